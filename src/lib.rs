@@ -1,0 +1,9 @@
+//! Tidemark keeps a CRM equal to the database of the vendor software a customer uses.
+//!
+//! See `docs/ARCHITECTURE.md` for the bird's eye view; each module's own documentation carries the argument for what
+//! it does. One tenant is one configuration, one process, one state directory, one CRM account.
+
+pub mod crm;
+pub mod document;
+pub mod mapping;
+pub mod store;

@@ -1,0 +1,90 @@
+//! placeholder: owned by the mapping helper
+use crate::document::Document;
+use tidemark_contract::RowKey;
+
+/// Number of a rule within its mapping: dense, in the pack's order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct RuleId(pub u16);
+
+/// What to do with a child whose parent is not in the CRM yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missing {
+    /// Park the child until the parent has landed (default).
+    Wait,
+    /// Send the child with the reference set to null.
+    Null,
+    /// Set the child aside as a dead letter.
+    Reject,
+}
+
+/// A reference from one record to another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// Field that holds the reference.
+    pub field: Box<str>,
+    /// Entity of the parent.
+    pub entity: Box<str>,
+    /// The parent's external id.
+    pub external_id: Box<str>,
+    /// What to do while the parent is missing.
+    pub missing: Missing,
+}
+
+/// What a rule makes of one row.
+#[derive(Debug)]
+pub enum Applied {
+    /// The record as it should be.
+    Upsert {
+        /// CRM-side match key.
+        external_id: Box<str>,
+        /// The fields.
+        document: Document,
+        /// Records this one points to (only non-null ones).
+        references: Vec<Reference>,
+    },
+    /// The row is outside the rule's `where`: the record should not be there.
+    Outside {
+        /// CRM-side match key, if it can be computed from this row.
+        external_id: Option<Box<str>>,
+    },
+    /// The log left out a column that decides more than fields of its own (a key, a condition, a field computed from
+    /// several columns): the row has to be read again by key.
+    NeedsRow,
+    /// The row cannot be mapped.
+    Rejected(Rejection),
+}
+
+/// Why a row could not be mapped. Holds no row values (P8).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rejection {
+    /// CRM-side match key, if it could be computed.
+    pub external_id: Option<Box<str>>,
+    /// Field whose expression failed.
+    pub field: Option<Box<str>>,
+    /// Stable word for the reason (`lookup_unknown`, `cast_failed`, …).
+    pub code: &'static str,
+    /// What happened, with the expression's place.
+    pub message: String,
+}
+
+/// One change for the CRM, of one record.
+#[derive(Debug)]
+pub struct CrmChange {
+    /// Which rule made it.
+    pub rule: RuleId,
+    /// The source row's key.
+    pub key: RowKey,
+    /// CRM-side match key.
+    pub external_id: Box<str>,
+    /// What to do.
+    pub op: CrmOp,
+}
+
+/// What to do with a CRM record.
+#[derive(Debug)]
+pub enum CrmOp {
+    /// Create or update.
+    Upsert(Document, Vec<Reference>),
+    /// Remove.
+    Delete,
+}
