@@ -3,8 +3,11 @@
 //! See `docs/ARCHITECTURE.md` for the bird's eye view; each module's own documentation carries the argument for what
 //! it does. One tenant is one configuration, one process, one state directory, one CRM account.
 
+pub mod admin;
 pub mod crm;
 pub mod diagnostics;
 pub mod document;
 pub mod mapping;
+pub mod metrics;
+pub mod status;
 pub mod store;
