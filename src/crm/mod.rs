@@ -1,5 +1,31 @@
 //! The CRM's side: its own schema, and writes with one outcome per record. The only module that speaks HTTP to the
 //! outside.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `profile` | where the contract's endpoints are at this CRM (paths, headers, limits) |
+//! | `rest` | which call is which request; the calls of [`Crm`] over HTTP |
+//! | `write` | records to request bytes and `Idempotency-Key`; pure |
+//! | `answer` | answer bytes to one [`Outcome`] per record, status to [`CrmErrorKind`]; pure |
+//! | `http` | one try of one request: TLS, timeouts, limits, and whether a failed one may have been applied |
+//! | `auth` | credentials, their renewal (one at a time), and keeping them out of every message |
+//! | `openapi` | an OpenAPI document to [`CrmSchema`]; pure |
+//! | `null` | the CRM that takes everything and keeps nothing |
+
+mod answer;
+mod auth;
+mod http;
+mod null;
+mod openapi;
+mod profile;
+mod rest;
+mod write;
+
+pub use auth::{Auth, ClientAuth, SecretSource};
+pub use null::NullCrm;
+pub use openapi::parse as parse_openapi;
+pub use profile::{Profile, SetupError, connect};
+pub use rest::{RestConfig, RestCrm};
 
 use crate::document::Document;
 use async_trait::async_trait;
@@ -13,6 +39,17 @@ use std::time::Duration;
 pub struct CrmSchema {
     /// By entity name.
     pub entities: BTreeMap<Box<str>, EntitySchema>,
+    /// Whether the CRM takes entities that are not named here (`x-open-entities` of the OpenAPI document; the null CRM).
+    #[serde(default)]
+    pub open: bool,
+}
+
+impl CrmSchema {
+    /// The schema of `entity`; that of an entity which takes anything if the CRM takes entities it does not name.
+    pub fn entity(&self, entity: &str) -> Option<&EntitySchema> {
+        static ANYTHING: EntitySchema = EntitySchema { fields: BTreeMap::new(), open: true };
+        self.entities.get(entity).or_else(|| self.open.then_some(&ANYTHING))
+    }
 }
 
 /// One entity's fields.
@@ -155,15 +192,23 @@ impl fmt::Display for CrmError {
 
 impl std::error::Error for CrmError {}
 
+impl CrmError {
+    /// An error of `kind` that was found without an answer of the CRM.
+    pub fn new(kind: CrmErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, status: None, message: message.into(), retry_after: None }
+    }
+}
+
 /// One record as the CRM holds it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct StoredRecord {
     /// CRM-side match key.
     pub external_id: Box<str>,
-    /// Version of the last write.
-    #[serde(default)]
+    /// Version of the last write, as the CRM spells it.
+    #[serde(default, deserialize_with = "answer::version")]
     pub version: Option<Box<str>>,
     /// All fields.
+    #[serde(default)]
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -178,6 +223,15 @@ pub struct Page {
 
 /// Result of CRM calls.
 pub type Result<T, E = CrmError> = std::result::Result<T, E>;
+
+/// The largest write request that a CRM takes, where its profile says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WriteLimits {
+    /// Records in one request.
+    pub records: Option<usize>,
+    /// Bytes of one request's body, before compression.
+    pub bytes: Option<usize>,
+}
 
 /// A CRM account. Calls do not retry by themselves (except once after renewing a token): pacing and retries belong to
 /// the loader, which alone knows the order of a record's writes.
@@ -197,4 +251,9 @@ pub trait Crm: Send + Sync {
 
     /// Reads records after `after` in external-id order.
     async fn list(&self, entity: &str, after: Option<&str>, limit: usize) -> Result<Page>;
+
+    /// How large a write may be; a larger one is answered [`CrmErrorKind::TooLarge`] without being sent.
+    fn limits(&self) -> WriteLimits {
+        WriteLimits::default()
+    }
 }
