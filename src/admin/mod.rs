@@ -16,4 +16,4 @@ pub use command::{
     AdminCommand, AdminError, AdminReply, DeadLetterSelection, Repair, RepairReceipt, Reply, ResyncPlan, ResyncRequest,
     ResyncScope, ResyncTable,
 };
-pub use server::{AdminState, BindError, serve_http, serve_socket};
+pub use server::{AdminState, BindError, LIVE_WINDOW, serve_http, serve_socket};
