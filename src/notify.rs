@@ -2,8 +2,7 @@
 //!
 //! Everything here does nothing without `$NOTIFY_SOCKET`, that is, when nobody listens.
 
-use crate::admin::LIVE_WINDOW;
-use crate::status::{Board, Heartbeat, StatusReport, TablePhase};
+use crate::status::{Board, Heartbeat, LIVE_WINDOW, StatusReport, TablePhase};
 use sd_notify::NotifyState;
 use std::future::Future;
 use std::sync::Arc;

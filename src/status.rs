@@ -14,6 +14,9 @@ use tokio::sync::watch;
 /// Version of the JSON form. Fields may be added within a version; a field that changes its meaning raises it.
 pub const SCHEMA: u32 = 1;
 
+/// The pipeline's loop turns at least this often, whatever the source and the CRM do.
+pub const LIVE_WINDOW: Duration = Duration::from_secs(30);
+
 /// Work that makes no progress for longer than this is not "ready".
 pub const READY_WINDOW: Duration = Duration::from_secs(60);
 

@@ -1,6 +1,6 @@
 //! The command line's end of the admin socket.
 
-use super::command::{AdminError, DeadLetterSelection, Repair, RepairReceipt, ResyncPlan, ResyncRequest};
+use crate::command::{AdminError, DeadLetterSelection, Repair, RepairReceipt, ResyncPlan, ResyncRequest};
 use crate::status::StatusReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -8,12 +8,11 @@
 //! nothing, whatever the request.
 
 mod client;
-mod command;
 mod server;
 
-pub use client::{Client, ClientError};
-pub use command::{
+pub use crate::command::{
     AdminCommand, AdminError, AdminReply, DeadLetterSelection, Repair, RepairReceipt, Reply, ResyncPlan, ResyncRequest,
     ResyncScope, ResyncTable,
 };
-pub use server::{AdminState, BindError, LIVE_WINDOW, serve_http, serve_socket};
+pub use client::{Client, ClientError};
+pub use server::{AdminState, BindError, serve_http, serve_socket};

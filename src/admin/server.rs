@@ -1,8 +1,8 @@
 //! Both listeners.
 
-use super::command::{AdminCommand, AdminError, AdminReply, DeadLetterSelection, Repair, Reply, ResyncRequest};
+use crate::command::{AdminCommand, AdminError, AdminReply, DeadLetterSelection, Repair, Reply, ResyncRequest};
 use crate::metrics::Metrics;
-use crate::status::{Board, Heartbeat, Moment};
+use crate::status::{Board, Heartbeat, LIVE_WINDOW, Moment};
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY};
 use axum::http::header::{X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
@@ -17,11 +17,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-
-/// The pipeline's loop turns at least this often, whatever the source and the CRM do.
-pub const LIVE_WINDOW: Duration = Duration::from_secs(30);
 
 /// What the listeners need of the daemon.
 #[derive(Clone)]

@@ -1,4 +1,5 @@
-//! What an operator can ask of a running daemon.
+//! What an operator can ask of a running daemon: the words between [`crate::admin`], which hears them, and the
+//! pipeline, which obeys.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

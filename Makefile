@@ -1,0 +1,46 @@
+# The two that matter: `make demo` and `make test`. Both install what is missing (Debian, Ubuntu).
+CARGO ?= cargo
+# 1: a test that cannot run because a server or a tool is missing fails. 0: it says that it was skipped.
+export TIDEMARK_REQUIRE_ALL ?= 1
+
+.PHONY: help setup demo test test-only fmt fmt-check lint doc build release ci
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## install what is missing
+	@scripts/setup
+
+demo: setup ## a vendor database, a CRM, live changes and the daemon, for about two minutes (ARGS="--keep")
+	@$(CARGO) build --quiet
+	@target/debug/tidemark demo $(ARGS)
+
+test: setup test-only ## every test, on real servers
+
+test-only:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run --workspace --no-tests=fail $(ARGS) && $(CARGO) test --workspace --doc --quiet; \
+	else \
+	    $(CARGO) test --workspace --no-fail-fast $(ARGS); \
+	fi
+
+fmt: ## format the sources
+	@$(CARGO) fmt --all
+
+fmt-check:
+	@$(CARGO) fmt --all --check
+
+lint: ## clippy, warnings are errors
+	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+doc: ## the documentation of the code, warnings are errors
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+
+build:
+	@$(CARGO) build
+
+release: ## the program as it is shipped, in target/release
+	@$(CARGO) build --release
+
+ci: ## what continuous integration runs
+	@.ci/run
