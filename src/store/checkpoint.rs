@@ -150,13 +150,8 @@ impl CheckpointDb {
         Ok(())
     }
 
-    /// Saves `step` and `pending` marks; returns when they are durable, with what changes in memory.
-    pub(super) fn commit(
-        &mut self,
-        step: &Step,
-        pending: &BTreeMap<String, Vec<u128>>,
-        ledger_sequence: u64,
-    ) -> Result<Vec<Event>> {
+    /// Saves `step`; returns when they are durable, with what changes in memory.
+    pub(super) fn commit(&mut self, step: &Step, ledger_sequence: u64) -> Result<Vec<Event>> {
         let mut head = self.head.clone();
         let mut events = Vec::new();
         let mut changes = self.changes();
@@ -170,7 +165,7 @@ impl CheckpointDb {
             changes.clear_marks(table)?;
             events.push(Event::MarksCleared(table.clone()));
         }
-        let mut marks = pending.clone();
+        let mut marks: BTreeMap<String, Vec<u128>> = BTreeMap::new();
         for (table, key) in &step.add_marks {
             marks.entry(table.clone()).or_default().push(mark_of(key));
         }

@@ -71,8 +71,6 @@ struct Shared {
     dir: PathBuf,
     writer: Mutex<Writer>,
     memory: RwLock<Memory>,
-    /// Marks that no commit has saved yet.
-    pending: Mutex<BTreeMap<String, Vec<u128>>>,
     copy: Mutex<CopyState>,
     wake: Condvar,
 }
@@ -163,7 +161,6 @@ impl Store {
             dir: dir.to_path_buf(),
             writer: Mutex::new(Writer { checkpoint, witness }),
             memory: RwLock::new(memory),
-            pending: Mutex::default(),
             copy: Mutex::default(),
             wake: Condvar::new(),
         });
@@ -192,37 +189,20 @@ impl Store {
         self.shared.writer().checkpoint.checkpoint.clone()
     }
 
-    /// Saves a step, and every mark noted so far by [`Store::mark`]. Returns when all of it is durable. After an error
-    /// nothing of it counts as saved; the same step may be committed again.
+    /// Saves a step. Returns when all of it is durable. After an error nothing of it counts as saved; the same step may
+    /// be committed again.
     pub fn commit(&self, step: &Step) -> Result<()> {
         let mut writer = self.shared.writer();
-        let mut pending = std::mem::take(&mut *lock(&self.shared.pending));
-        for table in &step.clear_marks {
-            pending.remove(table);
-        }
-        match writer.checkpoint.commit(step, &pending, self.ledger.sequence()) {
-            Ok(events) => {
-                self.shared.memory_mut().apply(events);
-                self.shared.committed(&writer);
-                Ok(())
-            }
-            Err(e) => {
-                let mut later = lock(&self.shared.pending);
-                for (table, marks) in pending {
-                    later.entry(table).or_default().extend(marks);
-                }
-                Err(e)
-            }
-        }
+        let events = writer.checkpoint.commit(step, self.ledger.sequence())?;
+        self.shared.memory_mut().apply(events);
+        self.shared.committed(&writer);
+        Ok(())
     }
 
-    /// Notes that the tail has spoken of these keys of `table`: [`Store::marked`] knows it at once, the next commit
-    /// saves it. A mark may be saved earlier than the position that covers its event: the event is delivered again then.
-    pub fn mark<'a>(&self, table: &str, keys: impl IntoIterator<Item = &'a RowKey>) {
-        let fresh = self.shared.memory_mut().add_marks(table, keys.into_iter().map(mark_of));
-        if !fresh.is_empty() {
-            lock(&self.shared.pending).entry(table.to_string()).or_default().extend(fresh);
-        }
+    /// Notes that the tail has spoken of `key` of `table`: [`Store::is_marked`] knows it at once; it becomes durable when
+    /// it is among [`Step::add_marks`] of a commit. Returns whether it is new.
+    pub fn mark(&self, table: &str, key: &RowKey) -> bool {
+        !self.shared.memory_mut().add_marks(table, [mark_of(key)]).is_empty()
     }
 
     /// For each key, whether the tail has spoken of it since the table's marks were last cleared.
@@ -232,7 +212,7 @@ impl Store {
     }
 
     /// Whether the tail has spoken of `key` since the table's marks were last cleared.
-    pub fn has_mark(&self, table: &str, key: &RowKey) -> bool {
+    pub fn is_marked(&self, table: &str, key: &RowKey) -> bool {
         self.shared.memory().has_mark(table, mark_of(key))
     }
 
@@ -379,7 +359,6 @@ impl Store {
         let mut writer = self.shared.writer();
         let events = f(&mut writer.checkpoint)?;
         self.shared.memory_mut().apply(events);
-        lock(&self.shared.pending).clear();
         self.shared.committed(&writer);
         Ok(())
     }

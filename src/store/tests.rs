@@ -110,20 +110,20 @@ fn a_second_opening_is_refused_with_the_holder() {
 }
 
 #[test]
-fn marks_are_known_at_once_and_saved_with_the_next_commit() {
+fn marks_are_known_at_once_and_durable_with_their_commit() {
     let dir = temp();
     let store = Store::open(dir.path()).expect("opens");
-    store.mark("public.a", &[key(1), key(2)]);
+    assert!(store.mark("public.a", &key(1)));
+    assert!(!store.mark("public.a", &key(1)));
     assert_eq!(store.marked("public.a", &[key(1), key(3)]), [true, false]);
-    assert!(!store.has_mark("public.b", &key(1)));
-    let add_marks = vec![("public.b".to_string(), key(7))];
+    assert!(!store.is_marked("public.b", &key(1)));
+    let add_marks = vec![("public.a".to_string(), key(1)), ("public.b".to_string(), key(7))];
     store.commit(&Step { add_marks, ..step(1) }).expect("commits");
-    store.mark("public.a", &[key(9)]);
+    store.mark("public.a", &key(9));
     drop(store);
     let store = Store::open(dir.path()).expect("opens");
-    assert_eq!(store.marked("public.a", &[key(1), key(2), key(9)]), [true, true, false]);
-    assert!(store.has_mark("public.b", &key(7)));
-    store.mark("public.a", &[key(10)]);
+    assert_eq!(store.marked("public.a", &[key(1), key(9)]), [true, false]);
+    assert!(store.is_marked("public.b", &key(7)));
     store.commit(&Step { clear_marks: vec!["public.a".into()], ..step(2) }).expect("commits");
     assert_eq!((store.mark_count("public.a"), store.mark_count("public.b")), (0, 1));
     drop(store);
@@ -198,7 +198,7 @@ fn a_reset_can_be_undone_and_the_last_ten_are_kept() {
     let store = Store::open(dir.path()).expect("opens");
     assert!(matches!(store.reset(&ResetScope::All), Err(StoreError::Refused { .. })));
     store.commit(&step(1)).expect("commits");
-    store.mark("public.b", &[key(1)]);
+    store.mark("public.b", &key(1));
     store.reset(&ResetScope::Table("public.b".into())).expect("resets");
     assert_eq!(store.mark_count("public.b"), 0);
     let now = store.load().expect("a checkpoint");
