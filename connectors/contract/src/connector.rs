@@ -3,6 +3,7 @@
 use crate::{Finding, Position, Result, Row, RowKey, SourceMessage, TableId, TableSchema};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,15 @@ pub struct TableRequest {
 }
 
 /// How far a snapshot of a table has come: the last key read, in a form only the connector reads.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanCursor(pub Box<str>);
+
+/// Prints the length only: a cursor holds key values (R9, P8).
+impl fmt::Debug for ScanCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScanCursor({} B)", self.0.len())
+    }
+}
 
 /// One page of a table, in key order as the *server* sorts.
 #[derive(Debug)]

@@ -1,0 +1,131 @@
+//! A TCP proxy on loopback that can damage, cut and stall what the server says. For fixtures and fault tests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// Damages a piece of the server's bytes; one is made for each connection, in order of arrival.
+pub type Mangler = Box<dyn FnMut(&mut Vec<u8>) + Send>;
+
+/// A running proxy. Dropping it cuts all connections.
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    accept: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    cut: Notify,
+    closed: AtomicBool,
+    stalled: AtomicBool,
+    forwarded: AtomicU64,
+    connections: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Proxy {
+    /// A proxy to `server` that changes nothing until it is told to.
+    pub async fn start(server: SocketAddr) -> io::Result<Self> {
+        Self::mangling(server, || Box::new(|_| {})).await
+    }
+
+    /// A proxy whose connections damage the server's bytes by a mangler of their own.
+    pub async fn mangling(server: SocketAddr, make: impl Fn() -> Mangler + Send + Sync + 'static) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let addr = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let accept = tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    if shared.closed.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    let task = tokio::spawn(serve(client, server, shared.clone(), make()));
+                    let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+                    connections.retain(|task| !task.is_finished());
+                    connections.push(task);
+                }
+            }
+        });
+        Ok(Self { addr, shared, accept })
+    }
+
+    /// Where to connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Cuts every present connection; new ones are taken.
+    pub fn cut(&self) {
+        self.shared.cut.notify_waiters();
+    }
+
+    /// Whether new connections are closed at once.
+    pub fn refuse(&self, refuse: bool) {
+        self.shared.closed.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Whether bytes stop flowing while connections stay open (a black hole).
+    pub fn stall(&self, stall: bool) {
+        self.shared.stalled.store(stall, Ordering::Relaxed);
+    }
+
+    /// Bytes that went from the server to clients so far.
+    pub fn forwarded(&self) -> u64 {
+        self.shared.forwarded.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accept.abort();
+        for task in self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+async fn serve(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, mut mangle: Mangler) {
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let stalled = async || {
+        while shared.stalled.load(Ordering::Relaxed) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let up = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(n @ 1..) = from_client.read(&mut buffer).await {
+            stalled().await;
+            if to_server.write_all(&buffer[..n]).await.is_err() {
+                break;
+            }
+        }
+        let _ = to_server.shutdown().await;
+    };
+    let down = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
+            stalled().await;
+            let mut piece = buffer[..n].to_vec();
+            mangle(&mut piece);
+            shared.forwarded.fetch_add(n as u64, Ordering::Relaxed);
+            if to_client.write_all(&piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    // The server's end ends the connection; a client that only stops sending may still read.
+    tokio::select! {
+        () = down => {}
+        () = shared.cut.notified() => {}
+        () = async { up.await; std::future::pending::<()>().await } => {}
+    }
+}
