@@ -4,6 +4,7 @@
 //! it does. One tenant is one configuration, one process, one state directory, one CRM account.
 
 pub mod admin;
+pub mod cli;
 pub mod command;
 pub mod crm;
 pub mod diagnostics;

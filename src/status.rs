@@ -89,10 +89,12 @@ pub enum State {
     Stopping,
     /// Stopped by an error that only a person can remove.
     Failed,
+    /// No daemon runs. Only the command line says so, from what the store holds.
+    Stopped,
 }
 
 impl State {
-    /// Every state, in the order of the metrics page.
+    /// Every state that a running daemon can be in, in the order of the metrics page.
     pub const ALL: [State; 9] = [
         State::Starting,
         State::Snapshot,
@@ -117,6 +119,7 @@ impl State {
             State::NeedsAttention => "needs_attention",
             State::Stopping => "stopping",
             State::Failed => "failed",
+            State::Stopped => "stopped",
         }
     }
 }
