@@ -1,8 +1,14 @@
 //! What an operator can ask of a running daemon: the words between [`crate::admin`], which hears them, and the
 //! pipeline, which obeys.
 
+use crate::store::{Checkpoint, DeadLetter, HistoryEntry, Store};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
+use tidemark_contract::RowKey;
 use tokio::sync::oneshot;
 
 /// Where the pipeline answers a command.
@@ -14,8 +20,8 @@ pub type AdminReply<T> = Result<T, AdminError>;
 /// A command for the pipeline. Dropping a reply unanswered tells the caller that the daemon is stopping.
 #[derive(Debug)]
 pub enum AdminCommand {
-    /// Send nothing more until [`AdminCommand::Resume`]; what is in flight is finished. The state survives a restart.
-    /// Answered when nothing is in flight. Pausing a paused tenant is no error.
+    /// Send nothing more until [`AdminCommand::Resume`]; what is in flight is finished. Outlasts a restart
+    /// ([`PauseMark`]). Answered when nothing is in flight. Pausing a paused tenant is no error.
     Pause(Reply<()>),
     /// Go on. Resuming a running tenant is no error.
     Resume(Reply<()>),
@@ -130,21 +136,23 @@ pub struct ResyncTable {
 }
 
 /// Which dead letters.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeadLetterSelection {
     /// Only of this entity.
     pub entity: Option<String>,
     /// Only with this reason's code.
     pub code: Option<String>,
-    /// Only these, by number as `dead-letters list` shows it; empty is all.
-    pub ids: Vec<String>,
+    /// Only these, by number ([`crate::store::DeadLetter::id`]); empty is all.
+    pub ids: Vec<u64>,
 }
 
-/// Counts the ids: they may hold keys (P8).
-impl fmt::Debug for DeadLetterSelection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DeadLetterSelection({:?}, {:?}, {} ids)", self.entity, self.code, self.ids.len())
+impl DeadLetterSelection {
+    /// Whether `letter` is one of them.
+    pub fn contains(&self, letter: &DeadLetter) -> bool {
+        self.entity.as_ref().is_none_or(|e| *e == letter.entity)
+            && self.code.as_ref().is_none_or(|c| *c == letter.code)
+            && (self.ids.is_empty() || self.ids.contains(&letter.id))
     }
 }
 
@@ -156,7 +164,7 @@ pub enum Repair {
     Reread {
         /// The rule's name.
         rule: String,
-        /// [`tidemark_contract::RowKey::as_bytes`], base64.
+        /// The row's key ([`Repair::row_key`] reads it): base64 of its bytes.
         key: String,
     },
     /// The CRM has a record that no row makes: delete it if the ledger knows it as ours (by reading its row again and
@@ -167,6 +175,19 @@ pub enum Repair {
         /// The record's external id.
         external_id: String,
     },
+}
+
+impl Repair {
+    /// A reread of the row with this key.
+    pub fn reread(rule: &str, key: &RowKey) -> Self {
+        Self::Reread { rule: rule.into(), key: STANDARD_NO_PAD.encode(key.as_bytes()) }
+    }
+
+    /// The row's key of a reread; `None` if it is malformed, or for an extra record.
+    pub fn row_key(&self) -> Option<RowKey> {
+        let Repair::Reread { key, .. } = self else { return None };
+        RowKey::from_bytes(&STANDARD_NO_PAD.decode(key).ok()?)
+    }
 }
 
 /// Prints neither key nor external id (P8).
@@ -186,4 +207,118 @@ pub struct RepairReceipt {
     pub queued: u64,
     /// Extra records that the ledger does not know as ours: left alone.
     pub unknown: u64,
+}
+
+/// The pause of a tenant: a file in its state directory, so that it outlasts restarts, can be set while no daemon runs,
+/// and is seen by whoever looks there.
+#[derive(Clone, Debug)]
+pub struct PauseMark(PathBuf);
+
+impl PauseMark {
+    /// The mark of the tenant whose state directory this is.
+    pub fn of(state_dir: &Path) -> Self {
+        Self(state_dir.join("paused"))
+    }
+
+    /// Whether the tenant is paused.
+    pub fn is_set(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Pauses. Durable on return.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set(&self) -> std::io::Result<()> {
+        std::fs::File::create(&self.0)?.sync_all()?;
+        self.sync_directory()
+    }
+
+    /// Ends the pause. Durable on return; not an error if there was none.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
+    pub fn clear(&self) -> std::io::Result<()> {
+        match std::fs::remove_file(&self.0) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => self.sync_directory(),
+        }
+    }
+
+    fn sync_directory(&self) -> std::io::Result<()> {
+        self.0.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+    }
+}
+
+/// The checkpoint and what belongs to it, for people and scripts.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// As last saved; `None` before the first one.
+    pub checkpoint: Option<Checkpoint>,
+    /// Earlier ones that were reset, oldest first.
+    pub history: Vec<HistoryEntry>,
+    /// Records that must be read again, by reason.
+    pub obligations: BTreeMap<String, u64>,
+    /// Dead letters by entity.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// Bytes on disk of the checkpoint database.
+    pub checkpoint_bytes: u64,
+    /// Bytes on disk of the ledger.
+    pub ledger_bytes: u64,
+    /// Whether the ledger lost entries and no full pass has ended since.
+    pub ledger_lost: bool,
+}
+
+impl CheckpointView {
+    /// What `store` holds now. Blocks.
+    ///
+    /// # Errors
+    /// As the store's own calls.
+    pub fn of(store: &Store) -> crate::store::Result<Self> {
+        let (checkpoint_bytes, ledger_bytes) = store.size_on_disk()?;
+        let mut obligations = BTreeMap::new();
+        for ((_, reason), n) in store.obligation_counts() {
+            *obligations.entry(reason.to_owned()).or_default() += n;
+        }
+        Ok(Self {
+            checkpoint: store.load(),
+            history: store.history()?,
+            obligations,
+            dead_letters: store.dead_letter_counts(),
+            checkpoint_bytes,
+            ledger_bytes,
+            ledger_lost: store.ledger_lost(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemark_contract::{RowBuilder, Value};
+
+    #[test]
+    fn a_repair_carries_its_key_through_json_and_hides_it_in_debug() {
+        let mut row = RowBuilder::default();
+        row.push(Value::Text("ALFKI"));
+        let key = RowKey::of(&row.finish(), &[0]).expect("complete");
+        let repair = Repair::reread("customer_account", &key);
+        let json = serde_json::to_string(&repair).expect("plain data");
+        let back: Repair = serde_json::from_str(&json).expect("our own");
+        assert_eq!(back.row_key(), Some(key));
+        assert_eq!(format!("{back:?}"), "Reread(customer_account)");
+        assert_eq!(Repair::Reread { rule: "r".into(), key: "%".into() }.row_key(), None);
+    }
+
+    #[test]
+    fn a_pause_outlasts_everything_but_resume() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mark = PauseMark::of(dir.path());
+        mark.clear().expect("nothing to clear is fine");
+        mark.set().expect("set");
+        mark.set().expect("twice is fine");
+        assert!(PauseMark::of(dir.path()).is_set());
+        mark.clear().expect("cleared");
+        assert!(!mark.is_set());
+    }
 }

@@ -1,7 +1,10 @@
 //! The command line's end of the admin socket.
 
-use crate::command::{AdminError, DeadLetterSelection, Repair, RepairReceipt, ResyncPlan, ResyncRequest};
+use crate::command::{
+    AdminError, CheckpointView, DeadLetterSelection, Repair, RepairReceipt, ResyncPlan, ResyncRequest,
+};
 use crate::status::StatusReport;
+use crate::store::DeadLetter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -70,6 +73,34 @@ impl Client {
         self.post("/v1/resync", request).await
     }
 
+    /// Up to `limit` dead letters with numbers above `after`, of one entity or of all.
+    pub async fn dead_letters(
+        &self,
+        entity: Option<&str>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ClientError> {
+        let mut path = format!("/v1/dead-letters?limit={limit}");
+        if let Some(entity) = entity {
+            path.push_str("&entity=");
+            path.extend(entity.bytes().map(percent_encoded));
+        }
+        if let Some(after) = after {
+            path.push_str(&format!("&after={after}"));
+        }
+        self.get(&path).await
+    }
+
+    /// One dead letter by its number.
+    pub async fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, ClientError> {
+        self.get(&format!("/v1/dead-letters/{id}")).await
+    }
+
+    /// The checkpoint and what belongs to it.
+    pub async fn checkpoint(&self) -> Result<CheckpointView, ClientError> {
+        self.get("/v1/checkpoint").await
+    }
+
     /// Tries dead letters again; how many.
     pub async fn retry_dead_letters(&self, which: &DeadLetterSelection) -> Result<u64, ClientError> {
         self.post("/v1/dead-letters/retry", which).await
@@ -90,8 +121,7 @@ impl Client {
         self.post("/v1/stop", &()).await
     }
 
-    /// A GET of any path of the API.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.call("GET", path, &[]).await
     }
 
@@ -135,6 +165,14 @@ impl Client {
 
     fn broken(&self, why: impl ToString) -> ClientError {
         ClientError::Broken { path: self.path.clone(), why: why.to_string() }
+    }
+}
+
+fn percent_encoded(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        char::from(byte).into()
+    } else {
+        format!("%{byte:02X}")
     }
 }
 

@@ -11,8 +11,8 @@ mod client;
 mod server;
 
 pub use crate::command::{
-    AdminCommand, AdminError, AdminReply, DeadLetterSelection, Repair, RepairReceipt, Reply, ResyncPlan, ResyncRequest,
-    ResyncScope, ResyncTable,
+    AdminCommand, AdminError, AdminReply, CheckpointView, DeadLetterSelection, PauseMark, Repair, RepairReceipt, Reply,
+    ResyncPlan, ResyncRequest, ResyncScope, ResyncTable,
 };
 pub use client::{Client, ClientError};
 pub use server::{AdminState, BindError, serve_http, serve_socket};

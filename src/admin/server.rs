@@ -1,9 +1,12 @@
 //! Both listeners.
 
-use crate::command::{AdminCommand, AdminError, AdminReply, DeadLetterSelection, Repair, Reply, ResyncRequest};
+use crate::command::{
+    AdminCommand, AdminError, AdminReply, CheckpointView, DeadLetterSelection, Repair, Reply, ResyncRequest,
+};
 use crate::metrics::Metrics;
 use crate::status::{Board, Heartbeat, LIVE_WINDOW, Moment};
-use axum::extract::{Request, State};
+use crate::store::Store;
+use axum::extract::{Query, Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY};
 use axum::http::header::{X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -28,6 +31,8 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     /// Its pulse.
     pub heartbeat: Arc<Heartbeat>,
+    /// What it remembers, for reading beside it.
+    pub store: Arc<Store>,
     /// Its ear.
     pub commands: mpsc::Sender<AdminCommand>,
 }
@@ -116,6 +121,9 @@ fn admin_router(state: AdminState) -> Router {
         .route("/v1/pause", post(pause))
         .route("/v1/resume", post(resume))
         .route("/v1/resync", post(resync))
+        .route("/v1/checkpoint", get(checkpoint))
+        .route("/v1/dead-letters", get(dead_letters))
+        .route("/v1/dead-letters/{id}", get(dead_letter))
         .route("/v1/dead-letters/retry", post(retry_dead_letters))
         .route("/v1/dead-letters/drop", post(drop_dead_letters))
         .route("/v1/repairs", post(repairs))
@@ -261,6 +269,44 @@ async fn repairs(State(state): State<AdminState>, Json(repairs): Json<Vec<Repair
     ask(&state, |reply| AdminCommand::QueueRepairs(repairs, reply)).await
 }
 
+/// A page of dead letters.
+#[derive(serde::Deserialize)]
+struct DeadLetterQuery {
+    entity: Option<String>,
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+async fn dead_letters(State(state): State<AdminState>, Query(query): Query<DeadLetterQuery>) -> Response {
+    let limit = query.limit.unwrap_or(1000).min(10_000);
+    read(&state, move |store| store.dead_letters(query.entity.as_deref(), query.after, limit)).await
+}
+
+async fn dead_letter(State(state): State<AdminState>, axum::extract::Path(id): axum::extract::Path<u64>) -> Response {
+    read(&state, move |store| store.dead_letter(id)).await
+}
+
+async fn checkpoint(State(state): State<AdminState>) -> Response {
+    read(&state, CheckpointView::of).await
+}
+
+/// Reads from the store, off the runtime's threads.
+async fn read<T: Serialize + Send + 'static>(
+    state: &AdminState,
+    f: impl FnOnce(&Store) -> crate::store::Result<T> + Send + 'static,
+) -> Response {
+    let store = state.store.clone();
+    match tokio::task::spawn_blocking(move || f(&store)).await {
+        Ok(Ok(value)) => Json(value).into_response(),
+        Ok(Err(error)) => {
+            let hint = error.hint();
+            let error = AdminError { hint, ..AdminError::new("store", error.to_string()) };
+            failure(&error).into_response()
+        }
+        Err(_) => failure(&AdminError::new("store", "reading the store failed")).into_response(),
+    }
+}
+
 async fn ask<T: Serialize>(state: &AdminState, command: impl FnOnce(Reply<T>) -> AdminCommand) -> Response {
     let (reply, answer) = oneshot::channel();
     let stopping = || AdminError::new("stopping", "the daemon is stopping and takes no more commands");
@@ -288,14 +334,18 @@ mod tests {
     use super::*;
     use crate::admin::{Client, ClientError, ResyncPlan, ResyncScope};
     use crate::status::StatusReport;
+    use crate::store::{DeadLetter, Step, WriteOp};
+    use tidemark_contract::RowKey;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    fn state() -> (AdminState, mpsc::Receiver<AdminCommand>) {
+    fn state(dir: &tempfile::TempDir) -> (AdminState, mpsc::Receiver<AdminCommand>) {
         let (commands, received) = mpsc::channel(4);
+        let store = Store::open(dir.path()).expect("a new store");
         let state = AdminState {
             board: Board::new(StatusReport::starting("acme", "postgres")),
             metrics: Arc::new(Metrics::new().expect("names are well formed")),
             heartbeat: Arc::default(),
+            store: Arc::new(store),
             commands,
         };
         (state, received)
@@ -328,7 +378,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_page_refuses_foreign_names_and_sets_its_policy() {
-        let address = http(state().0).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        let address = http(state(&dir).0).await;
         let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let page = raw(address, &get("127.0.0.1")).await;
         assert!(page.starts_with("HTTP/1.1 200"), "{page}");
@@ -341,7 +392,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_tcp_side_changes_nothing() {
-        let (state, mut received) = state();
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, mut received) = state(&dir);
         let address = http(state).await;
         let post = "POST /v1/pause HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         assert!(raw(address, post).await.starts_with("HTTP/1.1 405"));
@@ -352,7 +404,8 @@ mod tests {
 
     #[tokio::test]
     async fn probes_tell_a_stuck_loop_and_a_paused_tenant_apart() {
-        let (state, _received) = state();
+        let dir = tempfile::tempdir().expect("a directory");
+        let (state, _received) = state(&dir);
         state.heartbeat.beat();
         state.board.update(|r| r.state = crate::status::State::Paused);
         let address = http(state.clone()).await;
@@ -369,7 +422,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("admin.sock");
         std::fs::write(&path, "left by a dead daemon").expect("written");
-        let (state, mut received) = state();
+        let (state, mut received) = state(&dir);
         tokio::spawn(serve_socket(&path, state, std::future::pending()).expect("bound"));
         let mode = std::fs::metadata(&path).expect("exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
@@ -395,6 +448,41 @@ mod tests {
         assert_eq!((error.code.as_str(), error.hint.as_deref()), ("unknown_table", Some("try public.orders")));
         let stopping = client.resume().await;
         assert!(matches!(&stopping, Err(ClientError::Refused(e)) if e.code == "stopping"), "{stopping:?}");
+    }
+
+    #[tokio::test]
+    async fn dead_letters_and_the_checkpoint_are_read_beside_the_pipeline() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let (state, _busy_elsewhere) = state(&dir);
+        let mut row = tidemark_contract::RowBuilder::default();
+        row.push(tidemark_contract::Value::Int(1));
+        let letter = DeadLetter {
+            id: 0,
+            at: 1,
+            rule: "order".into(),
+            entity: "order & more".into(),
+            table: "public.orders".into(),
+            external_id: Some("1".into()),
+            key: RowKey::of(&row.finish(), &[0]).expect("complete"),
+            op: WriteOp::Upsert,
+            code: "invalid_value".into(),
+            field: None,
+            message: "no".into(),
+            attempts: 1,
+        };
+        let step = Step { put_dead_letters: vec![letter], ..Step::default() };
+        state.store.commit(&step).expect("saved");
+        tokio::spawn(serve_socket(&path, state, std::future::pending()).expect("bound"));
+        let client = Client::new(&path);
+        let letters = client.dead_letters(Some("order & more"), None, 10).await.expect("listed");
+        assert_eq!(letters.len(), 1);
+        assert_eq!(client.dead_letter(letters[0].id).await.expect("read").as_ref(), letters.first());
+        assert_eq!(client.dead_letter(99).await.expect("read"), None);
+        assert!(client.dead_letters(Some("order"), None, 10).await.expect("listed").is_empty());
+        let view = client.checkpoint().await.expect("read");
+        assert_eq!(view.dead_letters.get("order & more"), Some(&1));
+        assert!(view.checkpoint.is_some());
     }
 
     #[tokio::test]

@@ -51,7 +51,8 @@ impl Look {
 
     fn of(term: &console::Term, terminal: bool) -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|n| std::env::var(n).ok().filter(|v| !v.is_empty()));
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|n| std::env::var(n).ok().filter(|v| !v.is_empty()));
         // A locale that says nothing says nothing against UTF-8 either; the bare "C" of old does.
         let unicode = locale.is_none_or(|l| {
             let l = l.to_ascii_lowercase();
