@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod cli;
 pub mod command;
+pub mod config;
 pub mod crm;
 pub mod diagnostics;
 pub mod document;

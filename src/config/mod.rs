@@ -1,0 +1,571 @@
+//! The tenant file: read once into types that cannot be wrong.
+//!
+//! [`Config::load`] reads the file and reports everything that is wrong with it at once, each with its place, and never
+//! with a secret's text: a secret that stands in the file is hidden before anything is shown. Secrets themselves are read
+//! only when they are used ([`SecretRef::read`]), so that `check --offline` needs none and a rotated one is picked up.
+//!
+//! Every key is described in `docs/configuration.md`; a test compares the two.
+
+mod parse;
+mod read;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use secret::{Secret, SecretError, SecretRef};
+
+use crate::crm;
+use crate::diagnostics::{Diagnostics, SourceFile};
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+
+/// Directory of tenant files and packs, unless this environment variable names another one.
+pub const DIRECTORY_VARIABLE: &str = "TIDEMARK_CONFIG_DIR";
+
+/// Directory of tenant files and packs.
+pub fn directory() -> PathBuf {
+    std::env::var_os(DIRECTORY_VARIABLE).filter(|dir| !dir.is_empty()).map_or("/etc/tidemark".into(), PathBuf::from)
+}
+
+/// One tenant's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The tenant file.
+    pub path: PathBuf,
+    /// Its directory: what relative paths in it are relative to.
+    pub dir: PathBuf,
+    /// The tenant: 1–40 of `a-z 0-9 _`.
+    pub tenant: String,
+    /// The vendor's database.
+    pub source: Source,
+    /// Which pack, and what the tenant changes in it.
+    pub mapping: Mapping,
+    /// The CRM.
+    pub crm: CrmConfig,
+    /// How changes are sent.
+    pub delivery: Delivery,
+    /// How tables are read.
+    pub snapshot: Snapshot,
+    /// What is remembered, and what happens when it no longer fits.
+    pub state: State,
+    /// What can be seen from outside.
+    pub observe: Observe,
+    /// What the process may use.
+    pub limits: Limits,
+    /// Warnings about the file.
+    pub warnings: Diagnostics,
+}
+
+/// The vendor's database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// Which vendor, with what only that one has.
+    pub engine: Engine,
+    /// Host name or address; for PostgreSQL also the directory of a unix socket (begins with `/`).
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database name.
+    pub database: String,
+    /// User name.
+    pub user: String,
+    /// Where the password is; `None` where the server asks for none.
+    pub password: Option<SecretRef>,
+    /// How the connection is protected.
+    pub tls: Tls,
+    /// Zone of timestamps that have none of their own.
+    pub time_zone: Option<TimeZone>,
+}
+
+impl Source {
+    /// The source as it is known to the checkpoint: a checkpoint made from one source is refused for another.
+    pub fn identity(&self) -> String {
+        format!("{}://{}:{}/{}", self.engine.name(), self.host, self.port, self.database)
+    }
+}
+
+/// A vendor and its own settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// MySQL and MariaDB.
+    Mysql {
+        /// Number under which the daemon appears as a replica; unique among the server's replicas.
+        server_id: u32,
+    },
+    /// PostgreSQL.
+    Postgres {
+        /// Replication slot.
+        slot: String,
+        /// Publication.
+        publication: String,
+    },
+    /// Microsoft SQL Server.
+    SqlServer {
+        /// Time between two looks into the change tables.
+        poll_interval: Duration,
+    },
+}
+
+impl Engine {
+    /// The name in the tenant file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Engine::Mysql { .. } => "mysql",
+            Engine::Postgres { .. } => "postgres",
+            Engine::SqlServer { .. } => "sqlserver",
+        }
+    }
+}
+
+/// How a connection is protected.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tls {
+    /// How much is verified.
+    pub mode: TlsMode,
+    /// Certificates of the trusted authorities (PEM); the operating system's if none is named.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate chain shown to the server (PEM) with its key.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate shown to the server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificate {
+    /// The chain (PEM).
+    pub cert: PathBuf,
+    /// The private key (PEM).
+    pub key: PathBuf,
+}
+
+/// How much of the server's certificate is verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TlsMode {
+    /// No TLS.
+    Disable,
+    /// TLS with whoever answers.
+    Require,
+    /// A certificate that a trusted authority signed, for any name.
+    VerifyCa,
+    /// A certificate that a trusted authority signed for this host.
+    #[default]
+    VerifyFull,
+}
+
+/// A time zone by its IANA name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimeZone {
+    /// Its name.
+    pub name: String,
+    /// Its rules.
+    pub zone: jiff::tz::TimeZone,
+}
+
+/// The mapping as the tenant uses it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// Name of a pack, or a path.
+    pub pack: String,
+    /// Where the pack is named, in bytes of [`Mapping::file`].
+    pub pack_span: Range<usize>,
+    /// The tenant file, for messages.
+    pub file: SourceFile,
+}
+
+impl Mapping {
+    /// `[mapping.vars]` and `[mapping.override]` with their places in [`Mapping::file`], for the mapping's own checks.
+    /// Parses the file's text again; empty tables if they are not there.
+    pub fn tables(&self) -> (DeTable<'_>, DeTable<'_>) {
+        let (root, _) = DeTable::parse_recoverable(&self.file.text);
+        let table = |key: &str| match root.get_ref().get("mapping")?.get_ref().as_table()?.get(key)?.get_ref() {
+            DeValue::Table(table) => Some(table.clone()),
+            _ => None,
+        };
+        (table("vars").unwrap_or_default(), table("override").unwrap_or_default())
+    }
+}
+
+/// The CRM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CrmConfig {
+    /// Built-in profile, or a path to a profile file.
+    pub profile: String,
+    /// Where the CRM is; without credentials. Empty only with profile `null`.
+    pub base_url: String,
+    /// How requests prove themselves.
+    pub auth: CrmAuth,
+    /// Longest time for one try.
+    pub timeout: Duration,
+    /// Longest time to connect.
+    pub connect_timeout: Duration,
+    /// Whether request bodies are compressed.
+    pub gzip: bool,
+    /// Largest answer that is read, in bytes.
+    pub max_response: u64,
+    /// CAs to trust in place of the machine's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether credentials may go to another machine unencrypted.
+    pub allow_plain_http: bool,
+}
+
+/// How requests to the CRM prove themselves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum CrmAuth {
+    None,
+    Bearer {
+        token: SecretRef,
+    },
+    Header {
+        name: String,
+        value: SecretRef,
+    },
+    Basic {
+        user: String,
+        password: SecretRef,
+    },
+    OAuth2ClientCredentials {
+        token_url: String,
+        client_id: String,
+        client_secret: SecretRef,
+        scope: Option<String>,
+        client_auth: crm::ClientAuth,
+    },
+    OAuth2RefreshToken {
+        token_url: String,
+        client_id: String,
+        client_secret: Option<SecretRef>,
+        refresh_token: SecretRef,
+        scope: Option<String>,
+        client_auth: crm::ClientAuth,
+    },
+}
+
+impl CrmConfig {
+    /// What the CRM client takes. Secrets are read when they are needed; a renewed refresh token is kept in `state`.
+    pub fn client(&self, state: &Path) -> crm::RestConfig {
+        let source = |secret: &SecretRef| {
+            let secret = secret.clone();
+            crm::SecretSource::new(move || secret.read().map(|s| s.expose().to_string()).map_err(std::io::Error::other))
+        };
+        let auth = match &self.auth {
+            CrmAuth::None => crm::Auth::None,
+            CrmAuth::Bearer { token } => crm::Auth::Bearer { token: source(token) },
+            CrmAuth::Header { name, value } => crm::Auth::Header { name: name.clone(), value: source(value) },
+            CrmAuth::Basic { user, password } => crm::Auth::Basic { user: user.clone(), password: source(password) },
+            CrmAuth::OAuth2ClientCredentials { token_url, client_id, client_secret, scope, client_auth } => {
+                crm::Auth::OAuth2ClientCredentials {
+                    token_url: token_url.clone(),
+                    client_id: client_id.clone(),
+                    client_secret: source(client_secret),
+                    scope: scope.clone(),
+                    client_auth: *client_auth,
+                }
+            }
+            CrmAuth::OAuth2RefreshToken { token_url, client_id, client_secret, refresh_token, scope, client_auth } => {
+                crm::Auth::OAuth2RefreshToken {
+                    token_url: token_url.clone(),
+                    client_id: client_id.clone(),
+                    client_secret: client_secret.as_ref().map(source),
+                    refresh_token: source(refresh_token),
+                    scope: scope.clone(),
+                    client_auth: *client_auth,
+                    keep: Some(state.join("refresh-token")),
+                }
+            }
+        };
+        crm::RestConfig {
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            gzip: self.gzip,
+            max_response_bytes: usize::try_from(self.max_response).unwrap_or(usize::MAX),
+            ca_file: self.ca_file.clone(),
+            allow_plain_http: self.allow_plain_http,
+            ..crm::RestConfig::new(&self.base_url, auth)
+        }
+    }
+}
+
+/// How changes are sent to the CRM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// Most records in one request.
+    pub batch_records: usize,
+    /// How long a change waits for company before it is sent.
+    pub batch_wait: Duration,
+    /// Most requests under way at once.
+    pub max_in_flight: usize,
+    /// Most requests per second; 0 is as fast as the CRM allows.
+    pub requests_per_second: u32,
+    /// Most requests per day (UTC); 0 is no limit.
+    pub daily_quota: u64,
+    /// How failed requests are repeated.
+    pub retry: Retry,
+    /// More dead letters than this stop the tenant.
+    pub max_dead_letters: u64,
+}
+
+/// How failed requests are repeated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Retry {
+    /// Wait before the first repetition; doubles from there.
+    pub initial: Duration,
+    /// Longest wait between two repetitions.
+    pub max: Duration,
+    /// A record that has failed for so long becomes a dead letter.
+    pub give_up_after: Duration,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            batch_records: 200,
+            batch_wait: Duration::from_millis(200),
+            max_in_flight: 4,
+            requests_per_second: 0,
+            daily_quota: 0,
+            retry: Retry::default(),
+            max_dead_letters: 10_000,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(200),
+            max: Duration::from_secs(30),
+            give_up_after: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// How tables are read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Whether they are.
+    pub mode: SnapshotMode,
+    /// Rows in one page.
+    pub chunk_rows: usize,
+    /// Tables read at the same time.
+    pub parallel_tables: usize,
+}
+
+/// Whether tables are read before their changes are followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SnapshotMode {
+    /// Once, when they are new.
+    #[default]
+    Initial,
+    /// Never: only changes from now on reach the CRM.
+    Never,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { mode: SnapshotMode::Initial, chunk_rows: 5000, parallel_tables: 2 }
+    }
+}
+
+/// What is remembered, and what happens when it no longer fits the source.
+#[derive(Clone, PartialEq, Debug)]
+pub struct State {
+    /// The state directory.
+    pub dir: PathBuf,
+    /// What happens when the log no longer reaches back to the checkpoint (P4).
+    pub on_gap: OnGap,
+    /// When a sweep stops and asks.
+    pub sweep_guard: SweepGuard,
+}
+
+/// What happens when the log no longer reaches back to the checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnGap {
+    /// Every table is read again; only differences are sent, and vanished rows are swept.
+    #[default]
+    Resync,
+    /// The daemon stops and says so.
+    Halt,
+}
+
+/// A sweep that would remove more than both of these stops and asks.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SweepGuard {
+    /// Share of an entity's records.
+    pub max_share: f64,
+    /// Number of records.
+    pub max_records: u64,
+}
+
+impl Default for SweepGuard {
+    fn default() -> Self {
+        Self { max_share: 0.2, max_records: 1000 }
+    }
+}
+
+/// What can be seen from outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observe {
+    /// Where metrics, probes and the status page are; `None` is nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The admin socket.
+    pub socket: PathBuf,
+    /// Least level of log lines, or directives.
+    pub log_level: String,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    #[default]
+    Auto,
+    Journald,
+    Text,
+    Json,
+}
+
+/// What the process may use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes that rows, documents and caches together may take.
+    pub memory: u64,
+    /// Most changes taken in and not yet settled.
+    pub window_records: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 128 << 20, window_records: 50_000 }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// Tenants whose files are in the same directory.
+        known: Vec<String>,
+    },
+    /// The file was read, and this is wrong with it.
+    Wrong(Diagnostics),
+}
+
+impl ConfigError {
+    /// What to do about it; what is wrong inside a file carries its own help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ConfigError::Unreadable { source, known, path } => Some(match source.kind() {
+                std::io::ErrorKind::NotFound if known.is_empty() => {
+                    "name a file with --config PATH, or write one: see docs/configuration.md".into()
+                }
+                std::io::ErrorKind::NotFound => format!("tenants there: {}", known.join(", ")),
+                std::io::ErrorKind::PermissionDenied => {
+                    format!("the user that runs tidemark needs to read {}", path.display())
+                }
+                _ => return None,
+            }),
+            ConfigError::Wrong(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Unreadable { path, .. } => write!(f, "the tenant file {} cannot be read", path.display()),
+            ConfigError::Wrong(found) => write!(f, "{found}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ConfigError::Unreadable { source, .. } => Some(source),
+            ConfigError::Wrong(_) => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file of the tenant called `tenant`, or `file` if one is named.
+    ///
+    /// # Errors
+    /// If it cannot be read, or says something wrong: everything that is wrong, at once.
+    pub fn load(tenant: &str, file: Option<&Path>) -> Result<Self, ConfigError> {
+        match file {
+            Some(path) => Self::load_file(path),
+            None => Self::load_file(&directory().join("tenants").join(format!("{tenant}.toml"))),
+        }
+    }
+
+    /// Reads a tenant file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_file(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text).map_err(ConfigError::Wrong),
+            Err(source) => {
+                let known = match source.kind() {
+                    std::io::ErrorKind::NotFound => neighbours(path),
+                    _ => Vec::new(),
+                };
+                Err(ConfigError::Unreadable { path: path.to_path_buf(), source, known })
+            }
+        }
+    }
+
+    /// Reads a tenant file's text. `path` is for messages, the tenant's default name, and relative paths.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        parse::parse(path, text)
+    }
+
+    /// The settings in one line for the log: what is used, from where, to where. No secrets.
+    pub fn summary(&self) -> String {
+        format!(
+            "tenant {}: {} as {} (tls {}) -> {} {}; mapping {}; state in {}",
+            self.tenant,
+            self.source.identity(),
+            self.source.user,
+            match self.source.tls.mode {
+                TlsMode::Disable => "disable",
+                TlsMode::Require => "require",
+                TlsMode::VerifyCa => "verify-ca",
+                TlsMode::VerifyFull => "verify-full",
+            },
+            self.crm.profile,
+            self.crm.base_url,
+            self.mapping.pack,
+            self.state.dir.display(),
+        )
+    }
+}
+
+fn neighbours(path: &Path) -> Vec<String> {
+    let Some(entries) = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_string()))
+        .collect();
+    names.sort();
+    names.truncate(20);
+    names
+}
