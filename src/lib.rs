@@ -8,6 +8,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod crm;
+pub mod demo;
 pub mod diagnostics;
 pub mod document;
 pub mod logging;

@@ -1,0 +1,3 @@
+//! Things to try Tidemark with: the reference CRM and the demo scene.
+
+pub mod crm;
