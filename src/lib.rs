@@ -11,6 +11,7 @@ pub mod crm;
 pub mod demo;
 pub mod diagnostics;
 pub mod document;
+pub mod error;
 pub mod logging;
 pub mod mapping;
 pub mod metrics;

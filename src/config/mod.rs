@@ -17,6 +17,7 @@ pub use secret::{Secret, SecretError, SecretRef};
 
 use crate::crm;
 use crate::diagnostics::{Diagnostics, SourceFile};
+use crate::logging::LogFormat;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -418,17 +419,6 @@ pub struct Observe {
     pub log_level: String,
     /// Form of log lines.
     pub log_format: LogFormat,
-}
-
-/// Form of log lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
-pub enum LogFormat {
-    #[default]
-    Auto,
-    Journald,
-    Text,
-    Json,
 }
 
 /// What the process may use.
