@@ -51,6 +51,15 @@ impl Document {
         }
     }
 
+    /// The same document with `field` (top level) set to null; `None` if it has no such field.
+    #[must_use]
+    pub fn with_null(&self, field: &str) -> Option<Document> {
+        let mut fields: indexmap::IndexMap<String, &serde_json::value::RawValue> =
+            serde_json::from_slice(&self.json).ok()?;
+        *fields.get_mut(field)? = serde_json::value::RawValue::NULL;
+        Some(Document::new(serde_json::to_vec(&fields).ok()?.into_boxed_slice(), self.partial))
+    }
+
     /// Bytes held on the heap.
     pub fn memory(&self) -> usize {
         self.json.len()

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod diagnostics;
 pub mod document;
 pub mod error;
+pub mod loader;
 pub mod logging;
 pub mod mapping;
 pub mod metrics;
