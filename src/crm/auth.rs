@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 pub struct SecretSource(Arc<dyn Fn() -> io::Result<String> + Send + Sync>);
 
 impl SecretSource {
-    /// Asks `read` for the secret. White space at the end (a file's last line break) is not part of it.
+    /// Asks `read` for the secret. Line breaks at its end are not part of it.
     pub fn new(read: impl Fn() -> io::Result<String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
@@ -37,7 +37,7 @@ impl SecretSource {
     fn read(&self, what: &str) -> Result<String> {
         let refuse = |why: String| CrmError::new(CrmErrorKind::Unauthorized, format!("the CRM's {what} {why}"));
         let secret = (self.0)().map_err(|error| refuse(format!("cannot be read: {error}")))?;
-        let secret = secret.trim_end();
+        let secret = secret.trim_end_matches(['\n', '\r']);
         if secret.is_empty() { Err(refuse("is empty".to_owned())) } else { Ok(secret.to_owned()) }
     }
 }

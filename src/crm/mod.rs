@@ -19,6 +19,8 @@ mod null;
 mod openapi;
 mod profile;
 mod rest;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use auth::{Auth, ClientAuth, SecretSource};
