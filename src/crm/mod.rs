@@ -27,6 +27,8 @@ pub use auth::{Auth, ClientAuth, SecretSource};
 pub use null::NullCrm;
 pub use openapi::parse as parse_openapi;
 pub use profile::{Profile, SetupError, connect};
+#[cfg(test)]
+pub(crate) use rest::percent_encode;
 pub use rest::{RestConfig, RestCrm};
 
 use crate::document::Document;

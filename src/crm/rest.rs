@@ -361,7 +361,7 @@ fn segment(entity: &str) -> Result<String> {
 }
 
 /// `text` with everything but letters, digits and `-._~` percent-encoded: safe as a path segment and in a query.
-pub(super) fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -1,5 +1,8 @@
 //! The reference CRM, seen through [`RestCrm`] and through bare HTTP.
 
+mod admin;
+mod faults;
+
 use super::*;
 use crate::crm::{
     Auth, Crm, CrmErrorKind, CrmRejection, Done, FieldKind, Outcome, RestConfig, RestCrm, SecretSource, WriteRecord,
@@ -12,6 +15,8 @@ struct Scene {
     handle: Handle,
     crm: RestCrm,
     http: reqwest::Client,
+    /// Whether the page's calls carry the token.
+    token: bool,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -36,7 +41,7 @@ impl Scene {
         // reqwest asks for a provider even if nothing will be encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { crm: RestCrm::new(config).unwrap(), handle, http, _stop }
+        Self { crm: RestCrm::new(config).unwrap(), handle, http, token: false, _stop }
     }
 
     async fn open() -> Self {
