@@ -19,8 +19,6 @@ mod null;
 mod openapi;
 mod profile;
 mod rest;
-#[cfg(test)]
-mod tests;
 mod write;
 
 pub use auth::{Auth, ClientAuth, SecretSource};
@@ -261,3 +259,6 @@ pub trait Crm: Send + Sync {
         WriteLimits::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,8 +22,6 @@ mod faults;
 mod model;
 mod record;
 mod store;
-#[cfg(test)]
-mod tests;
 mod validate;
 mod watch;
 mod wire;
@@ -195,3 +193,6 @@ fn respond(status: u16, content_type: &'static str, body: impl Into<Body>) -> Re
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }
+
+#[cfg(test)]
+mod tests;
