@@ -9,8 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Damages a piece of the server's bytes; one is made for each connection, in order of arrival.
-pub type Mangler = Box<dyn FnMut(&mut Vec<u8>) + Send>;
+/// Damages a piece of the server's bytes; one is made for each connection, in order of arrival. `true` closes the
+/// connection behind the piece: a length that lies would otherwise make the client wait for what does not come.
+pub type Mangler = Box<dyn FnMut(&mut Vec<u8>) -> bool + Send>;
 
 /// A running proxy. Dropping it cuts all connections.
 pub struct Proxy {
@@ -31,7 +32,7 @@ struct Shared {
 impl Proxy {
     /// A proxy to `server` that changes nothing until it is told to.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
-        Self::mangling(server, || Box::new(|_| {})).await
+        Self::mangling(server, || Box::new(|_| false)).await
     }
 
     /// A proxy whose connections damage the server's bytes by a mangler of their own.
@@ -115,9 +116,9 @@ async fn serve(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, mut m
         while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
             stalled().await;
             let mut piece = buffer[..n].to_vec();
-            mangle(&mut piece);
+            let last = mangle(&mut piece);
             shared.forwarded.fetch_add(n as u64, Ordering::Relaxed);
-            if to_client.write_all(&piece).await.is_err() {
+            if to_client.write_all(&piece).await.is_err() || last {
                 break;
             }
         }
