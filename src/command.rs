@@ -3,7 +3,7 @@
 
 use crate::store::{Checkpoint, DeadLetter, HistoryEntry, Store};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -180,13 +180,13 @@ pub enum Repair {
 impl Repair {
     /// A reread of the row with this key.
     pub fn reread(rule: &str, key: &RowKey) -> Self {
-        Self::Reread { rule: rule.into(), key: STANDARD_NO_PAD.encode(key.as_bytes()) }
+        Self::Reread { rule: rule.into(), key: STANDARD.encode(key.as_bytes()) }
     }
 
     /// The row's key of a reread; `None` if it is malformed, or for an extra record.
     pub fn row_key(&self) -> Option<RowKey> {
         let Repair::Reread { key, .. } = self else { return None };
-        RowKey::from_bytes(&STANDARD_NO_PAD.decode(key).ok()?)
+        RowKey::from_bytes(&STANDARD.decode(key).ok()?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! of dependencies, who know nothing of that promise, only warnings are heard, whatever level is asked for. Control
 //! characters in a message (a server's answer may hold anything) are escaped, so that no line can pretend to be two.
 
+use crate::error::{DaemonKind, Error};
 use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
@@ -32,14 +33,13 @@ pub enum LogFormat {
     Json,
 }
 
-impl LogFormat {
-    fn resolve(self) -> Self {
-        match self {
-            LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journald,
-            LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Text,
-            LogFormat::Auto => LogFormat::Json,
-            chosen => chosen,
-        }
+/// What `auto` means here and now.
+fn resolve(format: LogFormat) -> LogFormat {
+    match format {
+        LogFormat::Auto if stderr_is_the_journal() => LogFormat::Journald,
+        LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Text,
+        LogFormat::Auto => LogFormat::Json,
+        chosen => chosen,
     }
 }
 
@@ -56,6 +56,12 @@ pub enum LogError {
     Twice,
 }
 
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        Error::new(DaemonKind::Configuration, error.to_string())
+    }
+}
+
 /// Sends log lines to stderr or the journal from now on; stdout is for data. `level` is what the tenant file says,
 /// [`ENVIRONMENT`] comes first.
 ///
@@ -66,7 +72,7 @@ pub fn init(level: &str, format: LogFormat, tenant: Option<&str>) -> Result<(), 
     let chosen: EnvFilter = EnvFilter::builder().parse(&wanted).map_err(|_| LogError::Level(wanted.clone()))?;
     let filter = chosen.and(capped());
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer = match format.resolve() {
+    let layer = match resolve(format) {
         LogFormat::Journald => match tracing_journald::layer() {
             Ok(journal) => journal
                 .with_field_prefix(None)

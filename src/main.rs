@@ -1,2 +1,5 @@
-//! The `tidemark` program.
-fn main() {}
+//! The `tidemark` program: arguments in, exit code out.
+
+fn main() -> std::process::ExitCode {
+    tidemark::cli::main().into()
+}

@@ -3,6 +3,7 @@
 use crate::command::{
     AdminError, CheckpointView, DeadLetterSelection, Repair, RepairReceipt, ResyncPlan, ResyncRequest,
 };
+use crate::error::{DaemonKind, Error};
 use crate::status::StatusReport;
 use crate::store::DeadLetter;
 use serde::Serialize;
@@ -35,6 +36,21 @@ pub enum ClientError {
         /// What was wrong with it.
         why: String,
     },
+}
+
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        let kind = if matches!(error, ClientError::Forbidden(_)) { DaemonKind::Permission } else { DaemonKind::Admin };
+        let out = Error::new(kind, error.to_string());
+        match error {
+            ClientError::Forbidden(_) => {
+                out.hint("use the account of the daemon, or one of the group that owns the socket (tidemark-ops)")
+            }
+            ClientError::Refused(AdminError { hint: Some(hint), .. }) => out.hint(hint),
+            ClientError::Broken { .. } => out.hint("the daemon's log says more"),
+            _ => out,
+        }
+    }
 }
 
 /// Talks to one daemon. Each call is a connection of its own.

@@ -3,6 +3,7 @@
 use crate::command::{
     AdminCommand, AdminError, AdminReply, CheckpointView, DeadLetterSelection, Repair, Reply, ResyncRequest,
 };
+use crate::error::{DaemonKind, Error};
 use crate::metrics::Metrics;
 use crate::status::{Board, Heartbeat, LIVE_WINDOW, Moment};
 use crate::store::Store;
@@ -56,6 +57,12 @@ pub enum BindError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl From<BindError> for Error {
+    fn from(error: BindError) -> Self {
+        Error::new(DaemonKind::Listener, error.to_string())
+    }
 }
 
 /// Binds the admin socket now and answers on it until `stop` ends.

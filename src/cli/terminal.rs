@@ -227,6 +227,53 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
+/// A picture that is drawn over itself, with lines above it that stay.
+pub struct Redraw {
+    term: console::Term,
+    lines: usize,
+}
+
+impl Redraw {
+    /// On this terminal.
+    pub fn new(term: console::Term) -> Self {
+        Self { term, lines: 0 }
+    }
+
+    /// Draws `picture` (lines, each with its line break) in the place of the last one. What does not fit on the screen
+    /// is left out at the bottom: a line that has scrolled away could not be drawn over.
+    ///
+    /// # Errors
+    /// If the terminal is gone.
+    pub fn draw(&mut self, picture: &str) -> std::io::Result<()> {
+        let height = usize::from(self.term.size().0).saturating_sub(1).max(5);
+        let mut out = String::new();
+        let mut lines = 0;
+        for line in picture.lines().take(height) {
+            // The rest of the line below it is cleared with it.
+            out.push_str(line);
+            out.push_str("\x1b[K\n");
+            lines += 1;
+        }
+        // Up, draw, clear what the last picture had more: one write, so that nothing flickers.
+        let up = if self.lines > 0 { format!("\x1b[{}A\r", self.lines) } else { String::new() };
+        self.term.write_str(&format!("{up}{out}\x1b[J"))?;
+        self.term.flush()?;
+        self.lines = lines;
+        Ok(())
+    }
+
+    /// Writes a line above the picture, which has to be drawn again afterwards.
+    ///
+    /// # Errors
+    /// If the terminal is gone.
+    pub fn line(&mut self, text: &str) -> std::io::Result<()> {
+        let up = if self.lines > 0 { format!("\x1b[{}A\r\x1b[J", self.lines) } else { String::new() };
+        self.lines = 0;
+        self.term.write_str(&format!("{up}{text}\n"))?;
+        self.term.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
