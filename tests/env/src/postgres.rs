@@ -350,7 +350,7 @@ impl PostgresCluster {
             ("log_line_prefix", "%m [%p] "),
         ];
         if !self.options.fsync {
-            settings.extend([("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")]);
+            settings.extend([("fsync", "off"), ("full_page_writes", "off")]);
         }
         if self.options.auth == Auth::Md5 {
             settings.push(("password_encryption", "md5"));

@@ -1,0 +1,399 @@
+//! Reading tables: pages in key order, and rows by key.
+//!
+//! Each call is one short transaction of two round trips:
+//!
+//! 1. `LOCK TABLE … IN ACCESS SHARE MODE`, which is what any `SELECT` takes, **before** the transaction's snapshot exists.
+//!    From here on the table cannot be altered, so the description read next is the one the rows are written with (R12);
+//!    and a snapshot older than a `TRUNCATE` or a rewriting `ALTER TABLE` would see the table empty.
+//! 2. The first `SELECT` fixes the snapshot (REPEATABLE READ), then evaluates the log's head. A commit record is in the log
+//!    before its transaction is visible, so every transaction in the snapshot is at or before this head: it is the barrier.
+//!    (The head after the read would do as well, but reading itself writes to the log, when it prunes pages or sets hint
+//!    bits under checksums, and the tail would have to wait until somebody flushes that.)
+//! 3. `COPY (SELECT …) TO STDOUT` under that snapshot, the cheapest way for the server to give rows.
+//!
+//! Pages are compared and sorted by the server, under each column's own collation; the cursor is the text of the last key,
+//! given back as typed literals.
+
+use crate::assemble::decode_error;
+use crate::catalog::{self, Shape, Table, description_sql, refused, sql_name};
+use crate::decode;
+use crate::error::{bug, undecodable};
+use crate::session::{Head, Lease, Pool};
+use crate::wire::{ident, literal};
+use memchr::memchr;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use tidemark_contract::{
+    ErrorKind, Result, Row, RowBuilder, RowKey, ScanCursor, SourceError, TableId, TableRequest, Value,
+};
+
+/// A page ends at this many bytes of rows, whatever the limit in rows.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Rows as they were read, and what they were read with.
+pub(crate) struct Read {
+    pub(crate) shape: Shape,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) head: Head,
+    pub(crate) log: crate::position::Log,
+    /// Where the next page begins, if this was one and the table may go on.
+    pub(crate) next: Option<ScanCursor>,
+    /// Bytes of the rows.
+    pub(crate) bytes: usize,
+}
+
+/// A transaction in which the table is locked against changes of its shape.
+struct Reading<'a> {
+    lease: Lease<'a>,
+    table: Table,
+    shape: Shape,
+    head: Head,
+}
+
+async fn begin<'a>(pool: &'a Pool, request: &TableRequest) -> Result<Reading<'a>> {
+    let mut lease = pool.lease().await?;
+    let session = &mut lease.session;
+    let name = sql_name(&request.table);
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {name} IN ACCESS SHARE MODE; SELECT {}; {}",
+        crate::session::HEAD,
+        description_sql(&format!("c.oid = {}::regclass", literal(&name)))
+    );
+    let results = session.connection.query(&format!("reading table {}", request.table), &sql).await?;
+    let mut results = results.into_iter();
+    let (Some(head), Some(description)) = (results.next(), results.next()) else {
+        return Err(undecodable("the server did not describe the table"));
+    };
+    let head = session.parse_head(head.first().map_or(&[], |row| row))?;
+    let description = description.into_iter().next().ok_or_else(|| catalog::missing_table(&request.table))?;
+    let table = catalog::parse_description(description)?;
+    let oids: Vec<u32> = table.columns().iter().map(|c| c.type_oid).collect();
+    session.types.learn(&mut session.connection, &oids).await?;
+    let shape = table.shape(request, &session.types).map_err(|reason| refused(&request.table, &reason))?;
+    Ok(Reading { lease, table, shape, head })
+}
+
+impl Reading<'_> {
+    fn columns(&self) -> String {
+        let names: Vec<String> = self.shape.schema.columns.iter().map(|c| ident(&c.name)).collect();
+        names.join(", ")
+    }
+
+    /// The key's columns in index order, as SQL.
+    fn key(&self) -> Vec<String> {
+        self.shape.index_key.iter().map(|at| ident(&self.shape.schema.columns[*at].name)).collect()
+    }
+
+    /// `(a, b)` of a key's texts, each a literal of its column's type.
+    fn tuple(&self, texts: &[Cow<'_, str>]) -> String {
+        let typed = texts.iter().zip(&self.shape.index_key);
+        let typed: Vec<String> =
+            typed.map(|(text, at)| format!("{}::{}", literal(text), self.shape.schema.columns[*at].native)).collect();
+        format!("({})", typed.join(", "))
+    }
+
+    /// Runs the read and ends the transaction.
+    async fn copy(self, config: &crate::PostgresConfig, select: &str, limit: Option<usize>) -> Result<Read> {
+        let Reading { mut lease, shape, head, .. } = self;
+        let schema = shape.schema.clone();
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        let mut last = Vec::new();
+        let mut scratch = Vec::new();
+        let mut unescaped = Vec::new();
+        let sql = format!("COPY ({select}) TO STDOUT; COMMIT");
+        let doing = format!("reading table {}", schema.table);
+        let whole = lease
+            .session
+            .connection
+            .copy_out(&doing, &sql, |line| {
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                let row = decode_line(&shape, line, &mut scratch, &mut unescaped)?;
+                bytes += row.memory();
+                rows.push(row);
+                if limit.is_none() {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                last.clear();
+                last.extend_from_slice(line);
+                Ok(if bytes >= PAGE_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })
+            .await?;
+        let log = lease.session.log(config, head.timeline, None);
+        if whole {
+            lease.give_back();
+        }
+        let goes_on = limit.is_some_and(|limit| !whole || rows.len() >= limit);
+        let next = if goes_on { Some(cursor(&shape, &last)?) } else { None };
+        Ok(Read { shape, rows, head, log, next, bytes })
+    }
+}
+
+/// Reads the page after `after`.
+pub(crate) async fn page(
+    pool: &Pool,
+    config: &crate::PostgresConfig,
+    request: &TableRequest,
+    after: Option<&ScanCursor>,
+    limit: usize,
+) -> Result<Read> {
+    let reading = begin(pool, request).await?;
+    let key = reading.key();
+    let list = key.join(", ");
+    let condition = match after {
+        None => String::new(),
+        Some(cursor) => {
+            let texts: Vec<Cow<'_, str>> = serde_json::from_str(&cursor.0)
+                .map_err(|_| bug(format!("the scan cursor of table {} cannot be read", request.table)))?;
+            if texts.len() != key.len() {
+                return Err(SourceError::new(
+                    ErrorKind::SchemaChanged,
+                    format!("the key of table {} has changed while the table was being read", request.table),
+                ));
+            }
+            format!(" WHERE ({list}) > {}", reading.tuple(&texts))
+        }
+    };
+    let select = format!(
+        "SELECT {} FROM {}{}{condition} ORDER BY {list} LIMIT {limit}",
+        reading.columns(),
+        reading.table.only(),
+        reading.table.sql(),
+    );
+    reading.copy(config, &select, Some(limit)).await
+}
+
+/// Reads the rows with these keys; gives one entry for each.
+pub(crate) async fn rows_by_key(
+    pool: &Pool,
+    config: &crate::PostgresConfig,
+    request: &TableRequest,
+    keys: &[RowKey],
+) -> Result<(Read, Vec<Option<Row>>)> {
+    let reading = begin(pool, request).await?;
+    let tuples = keys.iter().filter_map(|key| key_texts(&reading.shape, key).transpose());
+    let tuples = tuples.map(|texts| Ok(reading.tuple(&texts?))).collect::<Result<Vec<_>>>()?;
+    let condition = if tuples.is_empty() {
+        "false".to_owned()
+    } else {
+        format!("({}) IN (VALUES {})", reading.key().join(", "), tuples.join(", "))
+    };
+    let select =
+        format!("SELECT {} FROM {}{} WHERE {condition}", reading.columns(), reading.table.only(), reading.table.sql());
+    let mut read = reading.copy(config, &select, None).await?;
+    let key = &read.shape.schema.key;
+    let mut found: HashMap<RowKey, Row> =
+        std::mem::take(&mut read.rows).into_iter().filter_map(|row| Some((RowKey::of(&row, key)?, row))).collect();
+    // A key may be asked for twice.
+    let mut seen: HashMap<&RowKey, usize> = HashMap::new();
+    let mut rows: Vec<Option<Row>> = Vec::with_capacity(keys.len());
+    for (at, wanted) in keys.iter().enumerate() {
+        let row = match seen.get(wanted) {
+            Some(first) => rows[*first].clone(),
+            None => found.remove(wanted),
+        };
+        seen.entry(wanted).or_insert(at);
+        rows.push(row);
+    }
+    Ok((read, rows))
+}
+
+/// One line of COPY's text format → a row.
+fn decode_line(shape: &Shape, line: &[u8], scratch: &mut Vec<u8>, unescaped: &mut Vec<u8>) -> Result<Row> {
+    let schema = &shape.schema;
+    let malformed = || undecodable(format!("a line of table {} has another number of columns", schema.table));
+    let escapes = memchr(b'\\', line).is_some();
+    let mut row = RowBuilder::with_capacity(shape.kinds.len(), payload(shape, line));
+    let mut fields = Fields { rest: Some(line) };
+    for (at, kind) in shape.kinds.iter().enumerate() {
+        let field = fields.next().ok_or_else(malformed)?;
+        let text = match field {
+            b"\\N" => {
+                row.push(Value::Null);
+                continue;
+            }
+            field if escapes && memchr(b'\\', field).is_some() => {
+                unescaped.clear();
+                unescape(field, unescaped);
+                &unescaped[..]
+            }
+            field => field,
+        };
+        decode::push(kind, text, &mut row, scratch).map_err(|error| decode_error(schema, at, error))?;
+    }
+    if fields.next().is_some() { Err(malformed()) } else { Ok(row.finish()) }
+}
+
+/// Bytes that the row's values will take, so that its buffer is allocated once.
+fn payload(shape: &Shape, line: &[u8]) -> usize {
+    let fields = Fields { rest: Some(line) };
+    fields.zip(&shape.kinds).map(|(field, kind)| if field == b"\\N" { 0 } else { kind.payload(field.len()) }).sum()
+}
+
+/// The tab-separated fields of a line, still escaped.
+struct Fields<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        match memchr(b'\t', rest) {
+            Some(tab) => {
+                self.rest = Some(&rest[tab + 1..]);
+                Some(&rest[..tab])
+            }
+            None => {
+                self.rest = None;
+                Some(rest)
+            }
+        }
+    }
+}
+
+/// Undoes COPY's escapes. The server writes only single characters after a backslash, never digits.
+fn unescape(field: &[u8], out: &mut Vec<u8>) {
+    let mut rest = field;
+    while let Some(at) = memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let Some(&escaped) = rest.get(at + 1) else { break };
+        out.push(match escaped {
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            other => other,
+        });
+        rest = &rest[at + 2..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The cursor behind a line: the native text of its key, as a JSON list.
+fn cursor(shape: &Shape, line: &[u8]) -> Result<ScanCursor> {
+    let fields: Vec<&[u8]> = Fields { rest: Some(line) }.collect();
+    let text = |at: &usize| {
+        let mut text = Vec::new();
+        unescape(fields.get(*at)?, &mut text);
+        String::from_utf8(text).ok()
+    };
+    let table = &shape.schema.table;
+    let texts: Option<Vec<String>> = shape.index_key.iter().map(text).collect();
+    let texts = texts.ok_or_else(|| undecodable(format!("a key of table {table} is not valid UTF-8")))?;
+    let json = serde_json::to_string(&texts).map_err(|e| bug("a scan cursor cannot be written").caused_by(e))?;
+    Ok(ScanCursor(json.into()))
+}
+
+/// The native texts of a key in index order; `None` if no row can have that key (it holds a null).
+fn key_texts<'a>(shape: &Shape, key: &'a RowKey) -> Result<Option<Vec<Cow<'a, str>>>> {
+    let schema = &shape.schema;
+    let changed = || {
+        let message =
+            format!("a key of table {} was asked for that has other columns than the table's key", schema.table);
+        SourceError::new(ErrorKind::SchemaChanged, message)
+    };
+    let values = key.values().filter(|v| v.len() == schema.key.len()).ok_or_else(changed)?;
+    let mut texts = Vec::with_capacity(values.len());
+    for at in &shape.index_key {
+        let position = schema.key.iter().position(|k| k == at).ok_or_else(changed)?;
+        let (letter, bytes) = values[position];
+        match letter {
+            b'0' => return Ok(None),
+            b'b' => texts.push(Cow::Owned(hex(bytes))),
+            b'd' | b's' | b'z' => texts.push(native_time(str::from_utf8(bytes).map_err(|_| changed())?)),
+            _ => texts.push(Cow::Borrowed(str::from_utf8(bytes).map_err(|_| changed())?)),
+        }
+    }
+    Ok(Some(texts))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::from("\\x"), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// A canonical date or timestamp as PostgreSQL reads it: years up to 0 as years BC.
+fn native_time(text: &str) -> Cow<'_, str> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let year_end = digits.find('-').unwrap_or(0);
+    match digits[..year_end].parse::<u32>() {
+        Ok(year) if negative || year == 0 => {
+            let rest = &digits[year_end..];
+            Cow::Owned(format!("{:04}{rest} BC", year + 1))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
+/// How many rows a page of a table may have, learnt from the width of its rows so far: asking for much more than fits
+/// would make the server read rows that are thrown away.
+#[derive(Default)]
+pub(crate) struct PageSizes(std::sync::Mutex<HashMap<TableId, usize>>);
+
+impl PageSizes {
+    pub(crate) fn limit(&self, table: &TableId, wanted: usize) -> usize {
+        let sizes = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        wanted.max(1).min(sizes.get(table).copied().unwrap_or(usize::MAX))
+    }
+
+    pub(crate) fn learn(&self, table: &TableId, rows: usize, bytes: usize) {
+        if rows > 0 {
+            let fit = rows.saturating_mul(PAGE_BYTES) / bytes.max(1);
+            let mut sizes = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            sizes.insert(table.clone(), fit + fit / 4 + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_undone() {
+        let mut out = Vec::new();
+        unescape(br"a\tb\\c\nd\\x00\b\f\v\r", &mut out);
+        assert_eq!(out, b"a\tb\\c\nd\\x00\x08\x0c\x0b\r");
+        let fields: Vec<&[u8]> = Fields { rest: Some(b"a\t\t\\N") }.collect();
+        assert_eq!(fields, [&b"a"[..], b"", b"\\N"]);
+        assert_eq!(Fields { rest: Some(b"") }.count(), 1);
+    }
+
+    #[test]
+    fn years_before_christ_go_back() {
+        for (canonical, native) in [
+            ("2024-01-02", "2024-01-02"),
+            ("-0043-03-15", "0044-03-15 BC"),
+            ("0000-12-31T00:00:00Z", "0001-12-31T00:00:00Z BC"),
+            ("infinity", "infinity"),
+            ("-infinity", "-infinity"),
+            ("5874897-12-31", "5874897-12-31"),
+        ] {
+            assert_eq!(native_time(canonical), native);
+        }
+    }
+
+    #[test]
+    fn page_sizes_follow_the_width_of_rows() {
+        let sizes = PageSizes::default();
+        let table = TableId::new("s", "t");
+        assert_eq!(sizes.limit(&table, 5000), 5000);
+        sizes.learn(&table, 10, PAGE_BYTES);
+        assert_eq!(sizes.limit(&table, 5000), 13);
+        assert_eq!(sizes.limit(&table, 0), 1);
+        sizes.learn(&table, 13, 1300);
+        assert_eq!(sizes.limit(&table, 5000), 5000);
+    }
+}

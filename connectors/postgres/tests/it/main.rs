@@ -1,0 +1,5 @@
+//! The connector against real servers.
+
+mod lab;
+mod tail;
+mod types;
