@@ -318,7 +318,7 @@ pub(crate) async fn estimate_rows(connection: &mut Connection, table: &TableId) 
                              WHERE isleaf)))
         SELECT CASE WHEN bool_and(bytes = 0 OR (reltuples >= 0 AND relpages > 0)) OR count(*) = 0 THEN
             coalesce(sum(CASE WHEN bytes = 0 THEN 0 ELSE
-                reltuples / relpages * (bytes / current_setting('block_size')::float8) END), 0)::int8 END
+                reltuples / nullif(relpages, 0) * (bytes / current_setting('block_size')::float8) END), 0)::int8 END
         FROM leaves",
         literal(&name)
     );

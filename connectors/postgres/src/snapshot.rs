@@ -19,7 +19,7 @@ use crate::catalog::{self, Shape, Table, description_sql, refused, sql_name};
 use crate::decode;
 use crate::error::{bug, undecodable};
 use crate::session::{Head, Lease, Pool};
-use crate::wire::{ident, literal};
+use crate::wire::{Connection, ident, literal};
 use memchr::memchr;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -71,7 +71,36 @@ async fn begin<'a>(pool: &'a Pool, request: &TableRequest) -> Result<Reading<'a>
     let oids: Vec<u32> = table.columns().iter().map(|c| c.type_oid).collect();
     session.types.learn(&mut session.connection, &oids).await?;
     let shape = table.shape(request, &session.types).map_err(|reason| refused(&request.table, &reason))?;
+    let foreign: Vec<&str> = (shape.index_key.iter())
+        .map(|at| &shape.schema.columns[*at])
+        .filter(|column| column.native.contains('.'))
+        .map(|column| &*column.name)
+        .collect();
+    let key_types: Vec<u32> =
+        table.columns().iter().filter(|c| foreign.contains(&&*c.name)).map(|c| c.type_oid).collect();
+    if !key_types.is_empty() {
+        see_operators(&mut session.connection, &request.table, &key_types).await?;
+    }
     Ok(Reading { lease, table, shape, head })
+}
+
+/// Makes the operators of key types that extensions brought visible until the transaction's end. Without them the server
+/// compares such a key as the type it converts to (citext as text), in another order than the one it sorts by, and rows
+/// would be left out between two pages.
+async fn see_operators(connection: &mut Connection, table: &TableId, types: &[u32]) -> Result<()> {
+    let oids = types.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "WITH RECURSIVE bases AS (
+            SELECT typtype, typbasetype, typnamespace FROM pg_type WHERE oid IN ({oids})
+            UNION ALL SELECT t.typtype, t.typbasetype, t.typnamespace FROM bases b, pg_type t WHERE t.oid = b.typbasetype)
+        SELECT string_agg(DISTINCT quote_ident(nspname), ', ') FROM bases, pg_namespace n
+        WHERE n.oid = typnamespace AND typtype = 'b' AND nspname <> 'pg_catalog'"
+    );
+    let doing = format!("finding how the key of table {table} is compared");
+    if let Some(schemas) = connection.value(&doing, &sql).await? {
+        connection.query(&doing, &format!("SET LOCAL search_path = pg_catalog, {schemas}")).await?;
+    }
+    Ok(())
 }
 
 impl Reading<'_> {
