@@ -1,5 +1,10 @@
 //! Tests of the whole program on real servers.
+//!
+//! `TIDEMARK_SOAK=1` asks for the long versions, `TIDEMARK_SEED=n` repeats a random one.
 #![allow(missing_docs)]
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod postgres;
 mod support;

@@ -24,7 +24,9 @@ pub struct Proxy {
 struct Shared {
     cut: Notify,
     closed: AtomicBool,
-    stalled: AtomicBool,
+    /// Connections made so far, and up to which of them no bytes flow any more.
+    made: AtomicU64,
+    swallowed: AtomicU64,
     forwarded: AtomicU64,
     connections: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -72,9 +74,9 @@ impl Proxy {
         self.shared.closed.store(refuse, Ordering::Relaxed);
     }
 
-    /// Whether bytes stop flowing while connections stay open (a black hole).
-    pub fn stall(&self, stall: bool) {
-        self.shared.stalled.store(stall, Ordering::Relaxed);
+    /// From now on no byte gets through the present connections, which stay open (a black hole). New ones work.
+    pub fn swallow(&self) {
+        self.shared.swallowed.store(self.shared.made.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Bytes that went from the server to clients so far.
@@ -96,15 +98,16 @@ async fn serve(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, mut m
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let stalled = async || {
-        while shared.stalled.load(Ordering::Relaxed) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let number = shared.made.fetch_add(1, Ordering::Relaxed) + 1;
+    let flowing = async || {
+        if shared.swallowed.load(Ordering::Relaxed) >= number {
+            std::future::pending::<()>().await;
         }
     };
     let up = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(n @ 1..) = from_client.read(&mut buffer).await {
-            stalled().await;
+            flowing().await;
             if to_server.write_all(&buffer[..n]).await.is_err() {
                 break;
             }
@@ -114,7 +117,7 @@ async fn serve(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, mut m
     let down = async {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
-            stalled().await;
+            flowing().await;
             let mut piece = buffer[..n].to_vec();
             let last = mangle(&mut piece);
             shared.forwarded.fetch_add(n as u64, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use tidemark_conformance::{Corpus, ExpectedCell};
 use tidemark_contract::{TableId, TableRequest};
 
 /// A type: the column's name, its SQL type, SQL literals, and for some of them the form they must have.
-type Type = (&'static str, &'static str, &'static [(&'static str, Option<&'static str>)]);
+pub type Type = (&'static str, &'static str, &'static [(&'static str, Option<&'static str>)]);
 
 const fn any(literal: &'static str) -> (&'static str, Option<&'static str>) {
     (literal, None)
@@ -15,7 +15,7 @@ const fn is(literal: &'static str, shown: &'static str) -> (&'static str, Option
 }
 
 #[rustfmt::skip]
-const TYPES: &[Type] = &[
+pub const TYPES: &[Type] = &[
     ("c_bool", "boolean", &[is("true", "boolean true"), is("false", "boolean false")]),
     ("c_int2", "smallint", &[is("-32768", "integer -32768"), any("32767")]),
     ("c_int4", "integer", &[is("-2147483648", "integer -2147483648"), any("0")]),
@@ -94,12 +94,27 @@ const TYPES: &[Type] = &[
 
 const KEYS: &[(&str, &str, &[&str])] = &[
     ("k_bigint", "bigint", &["-9223372036854775808", "-1", "0", "9223372036854775807"]),
-    ("k_text_default", "text", &["''", "'a'", "'A'", "'b'", "'B'", "'é'", "'e'", "'ss'", "'ß'", "'a b'", "'ab'", "'a-b'", "'漢'", "E'x\\ny'", "'\"q\"'"]),
+    (
+        "k_text_default",
+        "text",
+        &[
+            "''", "'a'", "'A'", "'b'", "'B'", "'é'", "'e'", "'ss'", "'ß'", "'a b'", "'ab'", "'a-b'", "'漢'",
+            "E'x\\ny'", "'\"q\"'",
+        ],
+    ),
     ("k_text_c", "text COLLATE \"C\"", &["''", "'a'", "'A'", "'b'", "'é'", "'z'", "'漢'"]),
     ("k_text_icu", "text COLLATE \"en-x-icu\"", &["'a'", "'A'", "'b'", "'B'", "'é'", "'e'", "'z'", "'-a'", "'a-'"]),
     ("k_citext", "citext", &["'Anna'", "'bert'", "'CARL'"]),
     ("k_bpchar", "char(5)", &["'ab'", "'abc'", "'ABCDE'", "'a'"]),
-    ("k_uuid", "uuid", &["'00000000-0000-0000-0000-000000000001'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'", "'80000000-0000-0000-0000-000000000000'"]),
+    (
+        "k_uuid",
+        "uuid",
+        &[
+            "'00000000-0000-0000-0000-000000000001'",
+            "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+            "'80000000-0000-0000-0000-000000000000'",
+        ],
+    ),
     ("k_numeric", "numeric", &["-1.5", "0", "0.001", "100", "'NaN'", "'Infinity'"]),
     ("k_double", "double precision", &["'-Infinity'", "-0.5", "0.1", "1e300", "'NaN'"]),
     ("k_date", "date", &["'0044-03-15 BC'", "'2024-01-01'", "'infinity'"]),
@@ -111,24 +126,33 @@ const KEYS: &[(&str, &str, &[&str])] = &[
     ("k_domain", "positive", &["1", "2", "30"]),
 ];
 
+/// The types that [`TYPES`] needs.
+pub const MAKE_TYPES: &str = "CREATE TYPE mood AS ENUM ('ünhappy', 'sad', 'o k, \"then\"');
+    CREATE DOMAIN short_text AS text CHECK (length(value) < 10);
+    CREATE DOMAIN positive AS int CHECK (value > 0);
+    CREATE DOMAIN tiny_positive AS positive CHECK (value < 10);
+    CREATE TYPE amount AS (value numeric(10,2), due date);
+    CREATE TYPE address AS (street text, number int, amount amount)";
+
 /// Statements that make types and tables.
 pub fn create() -> Vec<String> {
     let mut all = vec![
-        "DROP TYPE IF EXISTS mood, address, amount CASCADE; DROP DOMAIN IF EXISTS short_text, positive CASCADE;".to_owned(),
-        "CREATE TYPE mood AS ENUM ('ünhappy', 'sad', 'o k, \"then\"');
-         CREATE DOMAIN short_text AS text CHECK (length(value) < 10);
-         CREATE DOMAIN positive AS int CHECK (value > 0);
-         CREATE DOMAIN tiny_positive AS positive CHECK (value < 10);
-         CREATE TYPE amount AS (value numeric(10,2), due date);
-         CREATE TYPE address AS (street text, number int, amount amount);"
+        "DROP TYPE IF EXISTS mood, address, amount CASCADE; DROP DOMAIN IF EXISTS short_text, positive CASCADE;"
             .to_owned(),
+        MAKE_TYPES.to_owned(),
     ];
     let columns: Vec<String> = TYPES.iter().map(|(name, kind, _)| format!("{name} {kind}")).collect();
-    all.push(format!("CREATE TABLE every_type (id int PRIMARY KEY, touched int NOT NULL DEFAULT 0, {})", columns.join(", ")));
+    all.push(format!(
+        "CREATE TABLE every_type (id int PRIMARY KEY, touched int NOT NULL DEFAULT 0, {})",
+        columns.join(", ")
+    ));
     for (name, kind, _) in KEYS {
         all.push(format!("CREATE TABLE {name} (id {kind} PRIMARY KEY, touched int NOT NULL DEFAULT 0, note text)"));
     }
-    all.push("CREATE TABLE k_composite (a int, b text, c uuid, touched int NOT NULL DEFAULT 0, PRIMARY KEY (b, a, c))".into());
+    all.push(
+        "CREATE TABLE k_composite (a int, b text, c uuid, touched int NOT NULL DEFAULT 0, PRIMARY KEY (b, a, c))"
+            .into(),
+    );
     all.push("CREATE TABLE k_declared (touched int NOT NULL DEFAULT 0, code text NOT NULL UNIQUE, note text)".into());
     all.push("ALTER TABLE k_declared REPLICA IDENTITY FULL".into());
     all.push(
@@ -136,7 +160,10 @@ pub fn create() -> Vec<String> {
          \"select\" text, \"a.b\" text, \"ünï\" text)"
             .into(),
     );
-    all.push("CREATE TABLE k_parted (id int PRIMARY KEY, touched int NOT NULL DEFAULT 0, note text) PARTITION BY RANGE (id)".into());
+    all.push(
+        "CREATE TABLE k_parted (id int PRIMARY KEY, touched int NOT NULL DEFAULT 0, note text) PARTITION BY RANGE (id)"
+            .into(),
+    );
     all.push("CREATE TABLE k_parted_low PARTITION OF k_parted FOR VALUES FROM (MINVALUE) TO (10)".into());
     all.push("CREATE TABLE k_parted_high PARTITION OF k_parted FOR VALUES FROM (10) TO (MAXVALUE)".into());
     all.push("CREATE TABLE k_full (id int PRIMARY KEY, touched int NOT NULL DEFAULT 0, large text)".into());

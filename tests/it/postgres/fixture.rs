@@ -12,7 +12,7 @@ use tidemark_conformance::{
     TableDef,
 };
 use tidemark_contract::{Connector, TableId, TableRequest};
-use tidemark_postgres::{Password, PostgresConfig, PostgresConnector, TlsMode};
+use tidemark_postgres::{Password, Postgres, PostgresConfig, TlsMode};
 use tidemark_throwaway::{Auth, PostgresCluster, PostgresOptions};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio_postgres::{Client, NoTls};
@@ -60,7 +60,8 @@ fn column_type(kind: ColumnKind) -> &'static str {
 }
 
 fn create_table(table: &TableDef) -> String {
-    let columns: Vec<String> = table.columns.iter().map(|(name, kind)| format!("{name} {}", column_type(*kind))).collect();
+    let columns: Vec<String> =
+        table.columns.iter().map(|(name, kind)| format!("{name} {}", column_type(*kind))).collect();
     let key: Vec<&str> = table.columns[..table.key].iter().map(|(name, _)| name.as_str()).collect();
     let mut sql = format!("CREATE TABLE {} ({}, PRIMARY KEY ({}));", table.name, columns.join(", "), key.join(", "));
     for (name, kind) in &table.columns {
@@ -109,7 +110,7 @@ impl PostgresFixture {
         config.tls.mode = TlsMode::Disable;
         config.slot = SLOT.into();
         config.publication = SLOT.into();
-        Arc::new(PostgresConnector::new(config))
+        Arc::new(Postgres::new(config))
     }
 
     /// Runs statements on a connection of their own.
@@ -147,7 +148,9 @@ impl PostgresFixture {
             Op::Insert { table, row } => {
                 format!("INSERT INTO {table} VALUES ({})", row.iter().map(literal).collect::<Vec<_>>().join(", "))
             }
-            Op::Update { table, key, set } => format!("UPDATE {table} SET {} WHERE {}", assign(set), self.key_is(table, key)),
+            Op::Update { table, key, set } => {
+                format!("UPDATE {table} SET {} WHERE {}", assign(set), self.key_is(table, key))
+            }
             Op::Delete { table, key } => format!("DELETE FROM {table} WHERE {}", self.key_is(table, key)),
             Op::Truncate { table } => format!("TRUNCATE {table}"),
             Op::InsertMany { table, first, count, width } => format!(

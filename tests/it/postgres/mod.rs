@@ -1,6 +1,6 @@
 //! The conformance battery against real PostgreSQL.
 
-mod corpus;
+pub mod corpus;
 mod fixture;
 mod mangle;
 
@@ -11,7 +11,7 @@ use tidemark_conformance::Report;
 #[test]
 fn conformance() {
     const NAME: &str = "postgres::conformance";
-    if tidemark_conformance::in_own_process(NAME).expect("passes in its own process") {
+    if tidemark_conformance::in_own_process(NAME).unwrap_or_else(|failure| panic!("{failure}")) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let report = match PostgresFixture::start().await {
@@ -19,7 +19,9 @@ fn conformance() {
                 Err(reason) => Report::not_run("PostgreSQL", reason),
             };
             println!("{report}");
-            report.require().expect("keeps every promise");
+            if let Err(failure) = report.require() {
+                panic!("{failure}");
+            }
         });
     }
 }

@@ -47,6 +47,7 @@ pub struct Seen {
     pub entity: String,
     pub delete: bool,
     pub records: usize,
+    pub ids: Vec<String>,
 }
 
 type FaultRule = Box<dyn FnMut(&Seen) -> Option<Fault> + Send>;
@@ -301,15 +302,13 @@ fn write(state: &mut State, entity: &str, delete: bool, request: &Request) -> Ro
             state.violations.push(format!("{}/{} is in two unanswered requests ({other}, {number})", key.0, key.1));
         }
     }
-    let seen = Seen { number, entity: entity.into(), delete, records: records.len() };
+    let ids = records.iter().filter_map(|r| r["external_id"].as_str().map(str::to_owned)).collect();
+    let seen = Seen { number, entity: entity.into(), delete, records: records.len(), ids };
     let fault = state.faults.as_mut().and_then(|rule| rule(&seen));
-    match &fault {
-        Some(Fault::Status(..) | Fault::Throttle(_) | Fault::CutBefore | Fault::Hang) => {
-            for record in &records {
-                remember(state, number, entity, record, delete, "fault");
-            }
+    if let Some(Fault::Status(..) | Fault::Throttle(_) | Fault::CutBefore | Fault::Hang) = &fault {
+        for record in &records {
+            remember(state, number, entity, record, delete, "fault");
         }
-        _ => {}
     }
     match &fault {
         Some(Fault::Status(status, body)) => {

@@ -22,6 +22,7 @@ pub struct Tenant {
     pub on_gap: &'static str,
     /// Rows of a snapshot's page.
     pub chunk_rows: u32,
+    pub batch_records: u32,
     /// Further lines of `[delivery]`.
     pub delivery: String,
     /// Further tables, as TOML.
@@ -42,6 +43,7 @@ impl Tenant {
             source_password: PASSWORD.into(),
             on_gap: "resync",
             chunk_rows: 50,
+            batch_records: 50,
             delivery: String::new(),
             extra: String::new(),
             log_level: "debug",
@@ -86,7 +88,7 @@ profile = "rest"
 base_url = "{crm_url}"
 auth = {{ type = "bearer", token = {{ env = "CRM_TOKEN" }} }}
 [delivery]
-batch_records = 50
+batch_records = {batch_records}
 batch_wait = "20ms"
 {delivery}
 [delivery.retry]
@@ -109,6 +111,7 @@ log = {{ level = "{level}", format = "json" }}
             crm_url = self.crm_url,
             delivery = self.delivery,
             chunk_rows = self.chunk_rows,
+            batch_records = self.batch_records,
             state = self.state_dir().display(),
             on_gap = self.on_gap,
             port = self.port,
