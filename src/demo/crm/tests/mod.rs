@@ -1,6 +1,7 @@
 //! The reference CRM, seen through [`RestCrm`] and through bare HTTP.
 
 mod admin;
+mod api;
 mod faults;
 
 use super::*;
