@@ -13,8 +13,8 @@ use crate::demo::crm::engine::Reply;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, Method};
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
@@ -35,6 +35,26 @@ const EVENTS: usize = 40;
 const WATCHERS: u64 = 64;
 /// Records looked at in one search.
 const LOOKS: usize = 200_000;
+
+const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
+
+/// The page itself: files without data, open to anybody.
+pub(super) fn page() -> Router<Arc<Server>> {
+    let file = |kind: &'static str, text: &'static str| {
+        get(move || async move {
+            let mut response = respond(200, kind, text);
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+            response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            response
+        })
+    };
+    Router::new()
+        .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/app.js", file("text/javascript; charset=utf-8", include_str!("page/app.js")))
+        .route("/style.css", file("text/css; charset=utf-8", include_str!("page/style.css")))
+        .route("/icon.svg", file("image/svg+xml", include_str!("page/icon.svg")))
+}
 
 pub(super) fn router(server: Arc<Server>) -> Router<Arc<Server>> {
     Router::new()
@@ -238,7 +258,6 @@ async fn events(State(server): State<Arc<Server>>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
     #[test]
     fn hosts_of_this_machine_are_told_from_names_that_only_point_here() {

@@ -180,6 +180,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/v1/{entity}", get(contract::list))
         .route("/v1/{entity}/upsert", post(contract::upsert))
         .route("/v1/{entity}/delete", post(contract::delete))
+        .merge(admin::page())
         .merge(admin::router(server.clone()))
         .with_state(server)
 }

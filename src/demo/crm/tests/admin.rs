@@ -198,3 +198,63 @@ async fn without_history_there_is_none_and_the_record_is_still_there() {
         (&json!(1), &json!(false), &json!([]))
     );
 }
+
+#[tokio::test]
+async fn the_page_is_served_under_a_strict_policy() {
+    let scene = Scene::new(DevCrmOptions { token: Some(TOKEN.to_owned()), ..DevCrmOptions::default() }).await;
+    for (path, kind) in
+        [("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css"), ("/icon.svg", "image/svg+xml")]
+    {
+        let answer = scene.http.get(scene.url(path)).send().await.unwrap();
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(answer.status().as_u16(), 200, "the page itself holds no data and needs no token");
+        assert!(header("content-type").starts_with(kind), "{path}");
+        assert!(header("content-security-policy").starts_with("default-src 'self';"));
+        assert_eq!(
+            (header("x-content-type-options"), header("referrer-policy")),
+            ("nosniff".into(), "no-referrer".into())
+        );
+    }
+}
+
+/// What the policy forbids does not work, and what makes text into markup is not there to be misused.
+#[test]
+fn the_page_makes_no_markup_out_of_text() {
+    let (html, script, style) =
+        (include_str!("../page/index.html"), include_str!("../page/app.js"), include_str!("../page/style.css"));
+    for word in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "srcdoc",
+        "DOMParser",
+        "createContextualFragment",
+    ] {
+        assert!(!script.contains(word), "{word}");
+    }
+    for text in [html, script, style] {
+        let away = text
+            .match_indices("//")
+            .filter(|(at, _)| text[..*at].ends_with("http:") || text[..*at].ends_with("https:"));
+        let away: Vec<_> = away
+            .map(|(at, _)| text[at..].lines().next().unwrap())
+            .filter(|url| !url.starts_with("//www.w3.org/"))
+            .collect();
+        assert!(away.is_empty(), "nothing comes from elsewhere: {away:?}");
+    }
+    assert!(
+        !html.contains("style=")
+            && !html.contains("<style")
+            && !html.contains(" onclick")
+            && !html.contains("javascript:")
+    );
+    assert_eq!(html.matches("<script").count(), html.matches("<script src=").count());
+    // Every element that the script asks for is in the page.
+    let ids = script.split("byId(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    for id in ids {
+        assert!(html.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod api;
 mod faults;
+mod speed;
 
 use super::*;
 use crate::crm::{
