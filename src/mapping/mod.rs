@@ -1,4 +1,25 @@
-//! placeholder: owned by the mapping helper
+//! The mapping station: a vendor pack (TOML with SQL expressions) compiled against the source's catalogue and the CRM's
+//! schema, then applied to rows. Pure: no I/O after loading, no clock, no randomness.
+
+mod apply;
+mod check;
+mod compile;
+pub(crate) mod expr;
+pub(crate) mod functions;
+mod json;
+pub(crate) mod lookup;
+pub mod names;
+pub(crate) mod pack;
+mod rule;
+pub(crate) mod toml_reader;
+
+pub use apply::ExternalId;
+pub use compile::{CompileOptions, compile};
+pub use functions::reference as function_reference;
+pub use pack::testing::{TestReport, run_pack_tests};
+pub use pack::{Overlay, Pack, Removal};
+pub use rule::{BindError, BoundRule, Mapping, Rule};
+
 use crate::document::Document;
 use tidemark_contract::RowKey;
 
@@ -88,3 +109,6 @@ pub enum CrmOp {
     /// Remove.
     Delete,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! Rows → records.
+//!
+//! A row may lack columns that the log left out ([`Value::Unchanged`]). A field that reads that one column alone is left
+//! out of the document, and the CRM keeps what it has. Anything else that would need the column cannot be computed:
+//! a condition, an external id, a reference, a field that mixes it with other columns. Then the whole row is asked for
+//! ([`Applied::NeedsRow`]); guessing a null would corrupt the CRM in silence.
+
+use super::expr::eval::Env;
+use super::expr::value::{Fail, Val};
+use super::expr::{cast, ir::Node};
+use super::json::{write_text, write_val, write_value};
+use super::rule::{BoundRule, FieldBody, FieldProgram, Part};
+use super::{Applied, Reference, Rejection};
+use crate::document::Document;
+use std::cell::RefCell;
+use tidemark_contract::Row;
+
+/// A record's external id, as far as one row tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ExternalId {
+    /// This one.
+    Known(Box<str>),
+    /// The row lacks a column that is needed.
+    Unknown,
+    /// Null or empty: the row has no record.
+    Null,
+    /// The expression failed.
+    Rejected(Rejection),
+}
+
+thread_local! {
+    /// Documents are built here and copied out at their exact size.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer larger than this is given back.
+const KEEP_SCRATCH: usize = 1 << 20;
+
+/// What ended the writing of a document early.
+enum Stop<'p> {
+    NeedsRow,
+    Failed(&'p str, Fail),
+}
+
+impl BoundRule {
+    /// What the rule makes of one row.
+    pub fn apply(&self, row: &Row) -> Applied {
+        let program = &*self.program;
+        let env = Env::new(row, &self.positions, &program.lets);
+        let partial = self.is_partial(row);
+        if let Some(condition) = &program.condition {
+            if partial && lacks(&env, &condition.columns) {
+                return Applied::NeedsRow;
+            }
+            match env.is_true(&condition.node) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let external_id = match self.id_from(&env, partial) {
+                        ExternalId::Known(id) => Some(id),
+                        _ => None,
+                    };
+                    return Applied::Outside { external_id };
+                }
+                Err(fail) => return Applied::Rejected(self.rejection(fail, condition.place, None, None)),
+            }
+        }
+        let external_id = match self.id_from(&env, partial) {
+            ExternalId::Known(id) => id,
+            ExternalId::Unknown => return Applied::NeedsRow,
+            ExternalId::Rejected(rejection) => return Applied::Rejected(rejection),
+            ExternalId::Null => {
+                return Applied::Rejected(Rejection {
+                    external_id: None,
+                    field: None,
+                    code: "null_external_id",
+                    message: format!("the external id is null or empty ({})", self.place(program.external_id.place)),
+                });
+            }
+        };
+        let mut references = Vec::new();
+        match self.document(&env, &program.fields, partial, &mut references) {
+            Ok(document) => Applied::Upsert { external_id, document, references },
+            Err(Stop::NeedsRow) => Applied::NeedsRow,
+            Err(Stop::Failed(field, fail)) => {
+                Applied::Rejected(self.rejection(fail, 0, Some(external_id), Some(field)))
+            }
+        }
+    }
+
+    /// The external id of a row's record: for deletes, whose rows may hold nothing but the key.
+    pub fn external_id(&self, row: &Row) -> ExternalId {
+        let env = Env::new(row, &self.positions, &self.program.lets);
+        self.id_from(&env, self.is_partial(row))
+    }
+
+    /// What "archive" writes for a row. Fields that need a column which the row lacks are left out.
+    pub fn archive(&self, row: &Row) -> Result<Document, Rejection> {
+        let env = Env::new(row, &self.positions, &self.program.lets);
+        let mut references = Vec::new();
+        let known: Vec<&FieldProgram> = self.program.archive.iter().filter(|f| !lacks(&env, &f.columns)).collect();
+        match self.document(&env, known, false, &mut references) {
+            Ok(document) => Ok(document),
+            Err(Stop::Failed(field, fail)) => Err(self.rejection(fail, 0, None, Some(field))),
+            Err(Stop::NeedsRow) => Ok(Document::new(b"{}".as_slice().into(), false)),
+        }
+    }
+
+    /// Whether the row lacks a column that the rule uses.
+    fn is_partial(&self, row: &Row) -> bool {
+        self.positions.iter().any(|p| row.get(*p as usize).is_unchanged())
+    }
+
+    fn id_from<'p>(&'p self, env: &Env<'p>, partial: bool) -> ExternalId {
+        let part = &self.program.external_id;
+        if partial && lacks(env, &part.columns) {
+            return ExternalId::Unknown;
+        }
+        match evaluate_text(env, part) {
+            Ok(Some(text)) if !text.is_empty() => ExternalId::Known(text),
+            Ok(_) => ExternalId::Null,
+            Err(fail) => ExternalId::Rejected(self.rejection(fail, part.place, None, None)),
+        }
+    }
+
+    fn document<'p>(
+        &self,
+        env: &Env<'p>,
+        fields: impl IntoIterator<Item = &'p FieldProgram>,
+        partial: bool,
+        references: &mut Vec<Reference>,
+    ) -> Result<Document, Stop<'p>> {
+        SCRATCH.with_borrow_mut(|out| {
+            out.clear();
+            let mut writer = Writer { env, bound: self, partial, left_out: false, references };
+            writer.object(out, fields)?;
+            let document = Document::new(out.as_slice().into(), writer.left_out);
+            if out.capacity() > KEEP_SCRATCH {
+                *out = Vec::new();
+            }
+            Ok(document)
+        })
+    }
+
+    fn place(&self, place: u32) -> &str {
+        self.program.places.get(place as usize).map_or("", |p| p)
+    }
+
+    fn rejection(&self, fail: Fail, fallback: u32, external_id: Option<Box<str>>, field: Option<&str>) -> Rejection {
+        let place = if fail.place == 0 { fallback } else { fail.place };
+        let message = format!("{} ({})", fail.fault.what, self.place(place));
+        Rejection { external_id, field: field.map(Into::into), code: fail.fault.code, message }
+    }
+}
+
+/// Whether the row lacks one of `columns`.
+fn lacks(env: &Env<'_>, columns: &[u16]) -> bool {
+    columns.iter().any(|c| env.column(*c).is_unchanged())
+}
+
+/// A text for use as an external id.
+fn evaluate_text<'p>(env: &Env<'p>, part: &'p Part) -> Result<Option<Box<str>>, Fail> {
+    match env.eval(&part.node)? {
+        Val::Null => Ok(None),
+        Val::Text(s) => Ok(Some(s.into())),
+        other => match cast::to_text(other) {
+            Ok(s) => Ok(Some(s.into())),
+            Err(fault) => Err(Fail { fault, place: part.place }),
+        },
+    }
+}
+
+struct Writer<'w, 'p> {
+    env: &'w Env<'p>,
+    bound: &'w BoundRule,
+    partial: bool,
+    /// Whether a field was left out.
+    left_out: bool,
+    references: &'w mut Vec<Reference>,
+}
+
+impl<'p> Writer<'_, 'p> {
+    fn object(
+        &mut self,
+        out: &mut Vec<u8>,
+        fields: impl IntoIterator<Item = &'p FieldProgram>,
+    ) -> Result<(), Stop<'p>> {
+        out.push(b'{');
+        let mut first = true;
+        for field in fields {
+            if self.partial && lacks(self.env, &field.columns) {
+                let alone = field.columns.len() == 1 && !matches!(field.body, FieldBody::Ref { .. });
+                if !alone {
+                    return Err(Stop::NeedsRow);
+                }
+                self.left_out = true;
+                continue;
+            }
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            out.extend_from_slice(&field.json_key);
+            self.field(out, field)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn field(&mut self, out: &mut Vec<u8>, field: &'p FieldProgram) -> Result<(), Stop<'p>> {
+        match &field.body {
+            FieldBody::Value { part, output } => {
+                let zone = self.bound.program.zone.as_ref();
+                let written = match &part.node {
+                    Node::Column(n) => write_value(out, self.env.column(*n), *output, zone),
+                    node => match self.env.eval(node) {
+                        Ok(val) => write_val(out, &val, *output, zone),
+                        Err(fail) => return Err(failed(&field.name, fail, part.place)),
+                    },
+                };
+                written.map_err(|fault| failed(&field.name, Fail { fault, place: part.place }, part.place))
+            }
+            FieldBody::Object(fields) => self.object(out, fields),
+            FieldBody::Ref { part, entity, missing } => {
+                match evaluate_text(self.env, part).map_err(|fail| failed(&field.name, fail, part.place))? {
+                    Some(external_id) if !external_id.is_empty() => {
+                        out.extend_from_slice(b"{\"external_id\":");
+                        write_text(out, &external_id);
+                        out.push(b'}');
+                        let (field, entity) = (field.name.clone(), entity.clone());
+                        self.references.push(Reference { field, entity, external_id, missing: *missing });
+                    }
+                    _ => out.extend_from_slice(b"null"),
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn failed(field: &str, fail: Fail, fallback: u32) -> Stop<'_> {
+    Stop::Failed(field, Fail { place: if fail.place == 0 { fallback } else { fail.place }, ..fail })
+}

@@ -1,0 +1,17 @@
+//! SQL expressions: text → tree ([`parse`]) → typed, checked, compiled form ([`lower`], [`ir`]) → value ([`eval`]).
+//!
+//! PostgreSQL's meaning is the reference for everything an expression can say; `docs/mapping.md` lists what differs.
+
+pub(crate) mod call;
+pub(crate) mod cast;
+pub(crate) mod civil;
+pub(crate) mod convert;
+pub(crate) mod decimal;
+pub(crate) mod eval;
+pub(crate) mod ir;
+pub(crate) mod lower;
+pub(crate) mod narrow;
+pub(crate) mod parse;
+pub(crate) mod pattern;
+pub(crate) mod text;
+pub(crate) mod value;
