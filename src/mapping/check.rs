@@ -23,7 +23,7 @@ pub(super) fn entity<'c>(
     name: &'c str,
     place: &Place,
 ) -> Checked<Target<'c>> {
-    match crm.entities.get(name) {
+    match crm.entity(name) {
         Some(schema) => Ok(Target { crm, name, schema }),
         None => {
             let near = did_you_mean(name, crm.entities.keys().map(|k| &**k)).map(|n| format!("did you mean `{n}`?"));
@@ -114,10 +114,10 @@ pub(super) fn null(scope: &mut Scope<'_>, path: &str, typed: &Typed, field: &Fie
     for through in &why.through {
         diagnostic = diagnostic.note(format!("by way of {through}"));
     }
-    if (place.file, &place.span) != (typed.place.file, &typed.place.span) {
-        if let Some((line, column)) = scope.diagnostics.place(typed.place.file, typed.place.span.start) {
-            diagnostic = diagnostic.note(format!("`{path}` is given at {line}:{column}"));
-        }
+    if (place.file, &place.span) != (typed.place.file, &typed.place.span)
+        && let Some((line, column)) = scope.diagnostics.place(typed.place.file, typed.place.span.start)
+    {
+        diagnostic = diagnostic.note(format!("`{path}` is given at {line}:{column}"));
     }
     scope.diagnostics.push(diagnostic);
 }
@@ -234,14 +234,14 @@ fn text(
                 .help("set `time_zone` in the tenant's [source], or write `... at time zone 'Europe/Berlin'`"),
         );
     }
-    if let (Some(max), Some(longest)) = (max_length, typed.max_length) {
-        if longest > max {
-            let message = format!("`{path}` takes {max} characters, this can have {longest}");
-            scope.diagnostics.push(
-                Diagnostic::warning("may_be_too_long", place.file, place.span.clone(), message)
-                    .help(format!("cut it: left(..., {max})")),
-            );
-        }
+    if let (Some(max), Some(longest)) = (max_length, typed.max_length)
+        && longest > max
+    {
+        let message = format!("`{path}` takes {max} characters, this can have {longest}");
+        scope.diagnostics.push(
+            Diagnostic::warning("may_be_too_long", place.file, place.span.clone(), message)
+                .help(format!("cut it: left(..., {max})")),
+        );
     }
     Ok(())
 }
@@ -256,7 +256,7 @@ pub(super) fn reference(
     file: usize,
 ) -> Checked<()> {
     let place = Place { file, span: span.clone() };
-    if target.crm.entities.get(entity).is_none() {
+    if target.crm.entity(entity).is_none() {
         return self::entity(scope, target.crm, entity, &place).map(|_| ());
     }
     match field.map(|f| &f.kind) {

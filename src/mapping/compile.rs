@@ -2,7 +2,7 @@
 
 use super::RuleId;
 use super::check::{self, Target};
-use super::expr::convert::{Checked, Let, Place, Reported, Scope, Typed};
+use super::expr::convert::{Checked, Let, Place, Scope, Typed};
 use super::expr::ir::Node;
 use super::expr::narrow;
 use super::expr::parse::Parsed;
@@ -122,11 +122,8 @@ impl<'c> Compiler<'c> {
         let target = match self.crm {
             Some(crm) => {
                 let place = Place { file: record.file, span: record.entity_span.clone() };
-                match check::entity(scope, crm, &record.entity, &place) {
-                    Ok(target) => Some(target),
-                    // The fields are still worth checking against the source.
-                    Err(Reported) => None,
-                }
+                // Without the entity the fields are still worth checking against the source.
+                check::entity(scope, crm, &record.entity, &place).ok()
             }
             None => None,
         };

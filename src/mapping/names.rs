@@ -181,9 +181,9 @@ impl Cursor<'_> {
     fn name(&mut self, wanted: &str) -> Result<Name, (String, usize)> {
         self.skip_space();
         let rest = &self.text[self.at..];
-        if rest.starts_with('"') {
+        if let Some(inner) = rest.strip_prefix('"') {
             let mut text = String::new();
-            let mut chars = rest[1..].char_indices().peekable();
+            let mut chars = inner.char_indices().peekable();
             while let Some((n, c)) = chars.next() {
                 match c {
                     '"' if chars.peek().is_some_and(|(_, c)| *c == '"') => {

@@ -55,7 +55,7 @@ impl Scope<'_> {
             "lookup" => self.lookup(parsed, expr, args, place),
             "extract" | "date_part" => self.date_part(parsed, expr, args, place),
             "date_trunc" => self.date_trunc(parsed, expr, args, place),
-            "to_char" => self.to_char(parsed, args, place),
+            "to_char" => self.date_text(parsed, args, place),
             "regexp_replace" => self.regexp_replace(parsed, expr, args, place),
             "timezone" => {
                 let mut parts = self.all(parsed, args)?;
@@ -404,7 +404,7 @@ impl Scope<'_> {
         Ok(Typed { node, ..typed })
     }
 
-    fn to_char(&mut self, parsed: &Parsed, args: Vec<&Expr>, place: Place) -> Checked {
+    fn date_text(&mut self, parsed: &Parsed, args: Vec<&Expr>, place: Place) -> Checked {
         let [arg, template] = args[..] else { return self.arity(&place, "to_char", args.len()) };
         let parts = self.all(parsed, [arg, template])?;
         let [arg, template] = <[Typed; 2]>::try_from(parts).map_err(|_| Reported)?;

@@ -249,11 +249,11 @@ impl Scope<'_> {
 
     /// A cast; of a constant, its result.
     pub(crate) fn cast_node(&mut self, from: Typed, to: Type, target: Target) -> Typed {
-        if let Some(constant) = from.constant() {
-            if let Some(done) = cast(&target, constant.val()).ok().as_ref().and_then(Const::of) {
-                let null = from.null.clone();
-                return Typed { null, ..Typed::new(Node::Const(done), to, from.place) };
-            }
+        if let Some(constant) = from.constant()
+            && let Some(done) = cast(&target, constant.val()).ok().as_ref().and_then(Const::of)
+        {
+            let null = from.null.clone();
+            return Typed { null, ..Typed::new(Node::Const(done), to, from.place) };
         }
         let place = self.mark(&from.place.clone(), "");
         let (values, max_length) = if to == Type::Text { (from.values.clone(), from.max_length) } else { (None, None) };

@@ -57,10 +57,10 @@ impl Dec {
     /// Digits with an optional sign, point and exponent; `NaN` and the infinities in any case.
     pub(crate) fn parse(s: &str) -> Option<Dec> {
         let digits = s.strip_prefix(['-', '+']).unwrap_or(s);
-        if s.len() <= 19 {
-            if let Some(small) = Self::parse_small(s.starts_with('-'), digits) {
-                return Some(small);
-            }
+        if s.len() <= 19
+            && let Some(small) = Self::parse_small(s.starts_with('-'), digits)
+        {
+            return Some(small);
         }
         match digits.to_ascii_lowercase().as_str() {
             "nan" if digits.len() == s.len() => return Some(Dec::NaN),
@@ -192,10 +192,10 @@ impl Dec {
     }
 
     pub(crate) fn mul(&self, other: &Dec) -> Result<Dec, Fault> {
-        if let (Dec::Small { mantissa: a, scale: s }, Dec::Small { mantissa: b, scale: t }) = (self, other) {
-            if let (Some(mantissa), true) = (a.checked_mul(*b), s + t <= 18) {
-                return Ok(Dec::Small { mantissa, scale: s + t });
-            }
+        if let (Dec::Small { mantissa: a, scale: s }, Dec::Small { mantissa: b, scale: t }) = (self, other)
+            && let (Some(mantissa), true) = (a.checked_mul(*b), s + t <= 18)
+        {
+            return Ok(Dec::Small { mantissa, scale: s + t });
         }
         match (self.big(), other.big()) {
             (Some(a), Some(b)) => {

@@ -20,7 +20,7 @@ pub(crate) struct Env<'a> {
     positions: &'a [u32],
     lets: &'a [Node],
     /// Results of `let`s, each computed when it is first needed.
-    done: RefCell<SmallVec<[Option<Result<Val<'a>, Fail>>; 4]>>,
+    done: RefCell<SmallVec<[Option<Outcome<'a>>; 4]>>,
 }
 
 type Outcome<'a> = Result<Val<'a>, Fail>;

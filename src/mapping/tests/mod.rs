@@ -83,7 +83,7 @@ fn crm() -> CrmSchema {
     ]);
     let contact =
         entity(&[("full_name", field(text(&[]))), ("account", field(FieldKind::Reference("account".into())))]);
-    CrmSchema { entities: [("account".into(), account), ("contact".into(), contact)].into() }
+    CrmSchema { entities: [("account".into(), account), ("contact".into(), contact)].into(), open: false }
 }
 
 /// A pack with one record over `customers`; `fields` is the text after the header.
