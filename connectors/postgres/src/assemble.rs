@@ -419,7 +419,7 @@ mod tests {
     use tidemark_contract::{Column, LogicalType};
 
     fn log() -> Log {
-        Log { system: "7".into(), timeline: 1, database: "d".into(), slot: "s".into(), created: None }
+        "postgres:7:1:d:s:?:".parse().unwrap()
     }
 
     fn captured() -> Captured {

@@ -4,10 +4,11 @@ use crate::PostgresConfig;
 use crate::assemble::{Captured, Step};
 use crate::catalog::{self, Table, is_wanted, refused};
 use crate::pgoutput::{Relation, RelationColumn};
+use crate::position::{Tables, lost};
 use crate::session::{Head, Session};
 use crate::types::{Types, max_length};
 use crate::wire::literal;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_contract::{Column, ErrorKind, Result, SourceError, TableId, TableRequest, TableSchema};
 
@@ -17,6 +18,8 @@ pub(crate) struct Captures {
     config: Arc<PostgresConfig>,
     requests: HashMap<TableId, TableRequest>,
     tables: HashMap<TableId, Table>,
+    /// The OIDs that the tables had when the stream was opened.
+    opened: Tables,
     types: Types,
     session: Option<Session>,
 }
@@ -29,7 +32,8 @@ impl Captures {
         types: Types,
     ) -> Self {
         let requests = requests.iter().map(|r| (r.table.clone(), r.clone())).collect();
-        Self { config, requests, tables, types, session: None }
+        let opened = Tables::new(tables.iter().map(|(name, table)| (name, table.oid)));
+        Self { config, requests, tables, opened, types, session: None }
     }
 
     async fn session(&mut self) -> Result<Session> {
@@ -51,23 +55,27 @@ impl Captures {
     pub(crate) async fn unpublished(&mut self) -> Result<Vec<TableId>> {
         let mut session = self.session().await?;
         let sql = format!(
-            "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = {}",
+            "SELECT c.oid FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
+             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = {}",
             literal(&self.config.publication)
         );
         let rows = session.connection.rows("checking the publication", &sql).await?;
         self.session = Some(session);
-        let published = |table: &TableId| {
-            rows.iter().any(|row| {
-                matches!(&row[..], [Some(schema), Some(name)] if **schema == *table.schema && **name == *table.name)
-            })
-        };
-        Ok(self.requests.keys().filter(|t| !published(t)).cloned().collect())
+        let published: HashSet<u32> = rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
+        let is_published = |table: &&TableId| self.opened.oid(table).is_some_and(|oid| published.contains(&oid));
+        Ok(self.requests.keys().filter(|table| !is_published(table)).cloned().collect())
     }
 
     /// How rows of `relation` are read; `None` if nobody asked for that table.
     pub(crate) async fn resolve(&mut self, relation: &Relation) -> Result<Option<Captured>> {
         let id = TableId::new(relation.schema.clone(), relation.name.clone());
         let Some(request) = self.requests.get(&id).cloned() else { return Ok(None) };
+        if self.opened.oid(&id) != Some(relation.oid) {
+            return Err(lost(format!(
+                "{id} is another table now: it was dropped and made again, or replaced by renaming"
+            ))
+            .hint("the log does not tell which rows that removed or brought: everything must be read again"));
+        }
         let mut natives = HashMap::new();
         if !self.tables.get(&id).is_some_and(|table| agrees(table, relation)) {
             natives = self.look_up(&id, relation).await?;

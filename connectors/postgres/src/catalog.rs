@@ -27,6 +27,12 @@ pub(crate) struct Table {
     pub(crate) is_secured: bool,
     /// Whether we may select from it.
     pub(crate) may_select: bool,
+    /// Whether we may use its schema.
+    #[serde(default)]
+    pub(crate) may_use_schema: bool,
+    /// Whether we own it, which publishing it needs.
+    #[serde(default)]
+    pub(crate) is_owned: bool,
     /// The replica identities of the table, or of the leaves of a partitioned one.
     #[serde(default)]
     pub(crate) identities: Option<Vec<Identity>>,
@@ -260,6 +266,8 @@ const DESCRIPTION: &str = "pg_catalog.jsonb_build_object(
     'has_children', c.relkind = 'r' AND c.relhassubclass,
     'is_secured', row_security_active(c.oid),
     'may_select', has_table_privilege(c.oid, 'SELECT'),
+    'may_use_schema', has_schema_privilege(n.oid, 'USAGE'),
+    'is_owned', pg_has_role(c.relowner, 'USAGE'),
     'identities', (SELECT jsonb_agg(DISTINCT jsonb_build_object('kind', leaf.relreplident, 'columns',
             (SELECT jsonb_agg(a.attname ORDER BY a.attnum)
                 FROM pg_index i JOIN pg_attribute a ON a.attrelid = leaf.oid AND a.attnum = ANY (i.indkey)

@@ -50,7 +50,8 @@ impl ServerError {
             code => match code.get(..2) {
                 Some("28") => ErrorKind::AuthRefused,
                 Some("08" | "53" | "57" | "58" | "XX") => ErrorKind::Unreachable,
-                Some("22" | "23" | "42") => ErrorKind::Bug,
+                Some("22" | "23") => ErrorKind::Undecodable,
+                Some("42") => ErrorKind::Bug,
                 _ => ErrorKind::SettingWrong,
             },
         }
@@ -64,6 +65,7 @@ impl ServerError {
             "28P01" => "check the user name and the password".into(),
             "28000" => "check pg_hba.conf on the server: this user, database and address must be let in".into(),
             "3D000" => "check the name of the database".into(),
+            "22021" | "22P05" => "a text cannot be converted from the database's encoding to UTF-8".into(),
             "57014" => "the statement took longer than the server or this connector allows".into(),
             _ => return self.hint.clone(),
         })

@@ -37,7 +37,7 @@ pub use tls::{TlsConfig, TlsMode};
 use async_trait::async_trait;
 use catalog::{missing_table, refused};
 use error::undecodable;
-use position::{History, Log, Lsn, Place};
+use position::{History, Log, Lsn, Place, Tables};
 use session::Pool;
 use snapshot::PageSizes;
 use std::fmt;
@@ -142,8 +142,8 @@ pub struct Postgres {
     config: Arc<PostgresConfig>,
     pool: Pool,
     page_sizes: PageSizes,
-    /// Where the slot of the open (or last) stream was created.
-    created: Mutex<Option<Lsn>>,
+    /// The log of the open (or last) stream.
+    log: Mutex<Option<Log>>,
     /// The timelines before the server's present one.
     history: Arc<Mutex<History>>,
 }
@@ -166,13 +166,17 @@ impl Postgres {
             pool: Pool::new(config.clone()),
             config,
             page_sizes: PageSizes::default(),
-            created: Mutex::default(),
+            log: Mutex::default(),
             history: Arc::default(),
         }
     }
 
     fn barrier(&self, read: &snapshot::Read) -> Position {
-        let log = Log { created: *locked(&self.created), ..read.log.clone() };
+        let mut log = read.log.clone();
+        if let Some(stream) = &*locked(&self.log) {
+            log.created = stream.created;
+            log.tables = stream.tables.clone();
+        }
         log.position(Place::from(read.head.lsn))
     }
 }
@@ -245,27 +249,31 @@ impl Connector for Postgres {
             database: config.database.as_str().into(),
             slot: config.slot.as_str().into(),
             created: None,
+            tables: Tables::default(),
         };
         let history = stream::history(&mut connection, timeline).await?;
+        let mut types = Types::default();
+        let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
+        let found = catalog::describe(&mut connection, &mut types, &names).await?;
+        log.tables = Tables::new(found.iter().map(|(name, table)| (name, table.oid)));
         let mut place = None;
+        let mut known = Tables::default();
         if let Some(position) = from {
             let (stored, at) = position::parse(position)?;
             log.accept(&stored, at, &history)?;
             let state = slot::wait_until_free(&mut connection, config).await?;
             slot::check(state.as_ref(), config, at, head)?;
             log.created = stored.created;
+            known = stored.tables;
             place = Some(at);
         }
-        let mut types = Types::default();
-        let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
-        let found = catalog::describe(&mut connection, &mut types, &names).await?;
         let mut wanted = Vec::new();
         for request in tables {
             let table = found.get(&request.table).ok_or_else(|| missing_table(&request.table))?;
             table.shape(request, &types).map_err(|reason| refused(&request.table, &reason))?;
             wanted.push((table, request));
         }
-        slot::ensure_publication(&mut connection, config, &wanted).await?;
+        slot::ensure_publication(&mut connection, config, &wanted, &known).await?;
         let place = match place {
             Some(place) => place,
             None => {
@@ -274,7 +282,7 @@ impl Connector for Postgres {
                 Place::from(created)
             }
         };
-        *locked(&self.created) = log.created;
+        *locked(&self.log) = Some(log.clone());
         *locked(&self.history) = history;
         let captures = capture::Captures::new(config.clone(), tables, found, types);
         let history = self.history.clone();

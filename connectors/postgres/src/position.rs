@@ -17,16 +17,21 @@
 //!
 //! # The log's identity
 //!
-//! `postgres:<system identifier>:<timeline>:<database>:<slot>:<created at>`. The system identifier tells clusters apart
+//! `postgres:<system identifier>:<timeline>:<database>:<slot>:<created at>:<tables>`. The system identifier tells clusters apart
 //! that were initialised separately. The timeline counts promotions and restores to a point in time: LSNs of different
 //! timelines are comparable only up to where they parted ([`History`]). The last part is the LSN at which the slot was
 //! created; PostgreSQL keeps no such stamp itself, but positions written by us carry it, so that a position from before a
 //! resync is not taken for one after it. It is `?` where it is unknown: in barriers of reads made without a stream.
+//!
+//! The tables that a stream captures belong to its identity too, as pairs of a name's hash and the table's OID. A table that
+//! is missing in the publication is new if the stored position does not know it (its own snapshot brings its rows), and a
+//! gap if it does: it was taken out meanwhile, and its changes are lost. A name that stands for another table than before
+//! (dropped and created again, swapped by renaming) has changed its rows without a trace in the log: a gap as well.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use tidemark_contract::{ErrorKind, Position, Result, SourceError};
+use tidemark_contract::{ErrorKind, Position, Result, SourceError, TableId};
 
 /// A byte position in the write-ahead log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -130,14 +135,67 @@ pub(crate) struct Log {
     pub(crate) database: Box<str>,
     pub(crate) slot: Box<str>,
     pub(crate) created: Option<Lsn>,
+    pub(crate) tables: Tables,
+}
+
+/// The captured tables: hashes of names and OIDs, ordered by hash.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tables(Arc<[(u32, u32)]>);
+
+impl Tables {
+    pub(crate) fn new<'a>(tables: impl Iterator<Item = (&'a TableId, u32)>) -> Self {
+        let mut pairs: Vec<(u32, u32)> = tables.map(|(name, oid)| (hash(name), oid)).collect();
+        pairs.sort_unstable();
+        Self(pairs.into())
+    }
+
+    /// The OID of the table that `name` stood for.
+    pub(crate) fn oid(&self, name: &TableId) -> Option<u32> {
+        self.by_hash(hash(name))
+    }
+
+    fn by_hash(&self, hash: u32) -> Option<u32> {
+        let at = self.0.binary_search_by_key(&hash, |(h, _)| *h).ok()?;
+        self.0.get(at).map(|(_, oid)| *oid)
+    }
+}
+
+/// FNV-1a; stored, so it must never change.
+fn hash(table: &TableId) -> u32 {
+    let bytes = table.schema.bytes().chain([0]).chain(table.name.bytes());
+    bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+impl fmt::Display for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (hash, oid)) in self.0.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            write!(f, "{comma}{hash:x}={oid}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Tables {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let pair = |text: &str| {
+            let (hash, oid) = text.split_once('=')?;
+            Some((u32::from_str_radix(hash, 16).ok()?, oid.parse().ok()?))
+        };
+        let mut pairs = text.split(',').filter(|t| !t.is_empty()).map(pair).collect::<Option<Vec<_>>>().ok_or(())?;
+        pairs.sort_unstable();
+        Ok(Self(pairs.into()))
+    }
 }
 
 impl fmt::Display for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "postgres:{}:{}:{}:{}:", self.system, self.timeline, escape(&self.database), escape(&self.slot))?;
         match self.created {
-            Some(lsn) => write!(f, "{lsn}"),
-            None => f.write_str("?"),
+            Some(lsn) => write!(f, "{lsn}:{}", self.tables),
+            None => write!(f, "?:{}", self.tables),
         }
     }
 }
@@ -153,13 +211,14 @@ impl FromStr for Log {
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
         let unescape = |name: &str| name.replace("%3A", ":").replace("%25", "%").into_boxed_str();
         let parts: Vec<&str> = text.split(':').collect();
-        let ["postgres", system, timeline, database, slot, created] = parts[..] else { return Err(()) };
+        let ["postgres", system, timeline, database, slot, created, tables] = parts[..] else { return Err(()) };
         Ok(Self {
             system: system.into(),
             timeline: timeline.parse().map_err(drop)?,
             database: unescape(database),
             slot: unescape(slot),
             created: if created == "?" { None } else { Some(created.parse()?) },
+            tables: tables.parse()?,
         })
     }
 }
@@ -192,6 +251,14 @@ impl Log {
                 &format!("one created at {mine}"),
                 &format!("one created at {theirs}"),
             );
+        }
+        for (hash, oid) in self.tables.0.iter() {
+            if other.tables.by_hash(*hash).is_some_and(|theirs| theirs != *oid) {
+                return Err(lost(
+                    "a table was dropped and made again, or replaced by renaming, since the position was saved",
+                )
+                .hint("the log does not tell which rows that removed or brought: everything must be read again"));
+            }
         }
         if self.timeline != other.timeline && !history.contains(other.timeline, place) {
             return Err(lost(format!(
@@ -247,7 +314,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn log(timeline: u32, created: Option<u64>) -> Log {
-        Log { system: "7".into(), timeline, database: "my:db".into(), slot: "s".into(), created: created.map(Lsn) }
+        let tables = Tables::new([(&TableId::new("public", "t"), 16_385)].into_iter());
+        let created = created.map(Lsn);
+        Log { system: "7".into(), timeline, database: "my:db".into(), slot: "s".into(), created, tables }
     }
 
     fn at(place: &str) -> Position {
@@ -296,12 +365,19 @@ mod tests {
         others.push(Log { system: "8".into(), ..log(1, Some(5)) });
         others.push(Log { database: "x".into(), ..log(1, Some(5)) });
         others.push(Log { slot: "x".into(), ..log(1, Some(5)) });
+        let again = Tables::new([(&TableId::new("public", "t"), 16_386)].into_iter());
+        others.push(Log { tables: again, ..log(1, Some(5)) });
         for other in others {
             let error = covers(&here, &other.position(place), &none).unwrap_err();
             assert_eq!(error.kind, ErrorKind::PositionLost, "{other}");
         }
         let nonsense = Position { log: "x".into(), place: "0/0".into() };
         assert_eq!(covers(&here, &nonsense, &none).unwrap_err().kind, ErrorKind::PositionLost);
+        // A table more or less makes no other log.
+        let more = Tables::new([(&TableId::new("public", "t"), 16_385), (&TableId::new("public", "u"), 7)].into_iter());
+        assert_eq!(more.to_string().parse(), Ok(more.clone()));
+        assert!(covers(&here, &Log { tables: more, ..log(1, Some(5)) }.position(place), &none).unwrap());
+        assert_eq!(log(1, None).tables.oid(&TableId::new("public", "t")), Some(16_385));
         // A barrier read without a stream does not know when the slot was made.
         assert!(covers(&here, &log(1, None).position(place), &none).unwrap());
     }

@@ -2,7 +2,7 @@
 
 use crate::PostgresConfig;
 use crate::error::{sqlstate, undecodable};
-use crate::position::{Log, Lsn};
+use crate::position::{Log, Lsn, Tables};
 use crate::types::Types;
 use crate::wire::{Connection, Purpose};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,13 +92,14 @@ impl Session {
     }
 
     /// The identity of this session's log.
-    pub(crate) fn log(&self, config: &PostgresConfig, timeline: u32, created: Option<Lsn>) -> Log {
+    pub(crate) fn log(&self, config: &PostgresConfig, timeline: u32) -> Log {
         Log {
             system: self.server.system.clone(),
             timeline,
             database: config.database.as_str().into(),
             slot: config.slot.as_str().into(),
-            created,
+            created: None,
+            tables: Tables::default(),
         }
     }
 }

@@ -12,7 +12,7 @@
 
 use crate::catalog::{Table, sql_name};
 use crate::error::{sqlstate, undecodable};
-use crate::position::{Lsn, Place, lost};
+use crate::position::{Lsn, Place, Tables, lost};
 use crate::wire::{Connection, ident, literal};
 use crate::{PostgresConfig, catalog};
 use serde::Deserialize;
@@ -201,6 +201,8 @@ pub(crate) struct PublicationState {
     pubdelete: bool,
     pubtruncate: bool,
     pubviaroot: bool,
+    /// Whether we own it, which changing it needs.
+    pub(crate) is_ours: bool,
     comment: Option<String>,
     tables: Option<Vec<PublishedTable>>,
 }
@@ -225,6 +227,7 @@ pub(crate) struct Drift {
 pub(crate) async fn publication(connection: &mut Connection, name: &str) -> Result<Option<PublicationState>> {
     let sql = format!(
         "SELECT to_jsonb(p) || jsonb_build_object('comment', obj_description(p.oid, 'pg_publication'),
+            'is_ours', pg_has_role(p.pubowner, 'USAGE'),
             'tables', (SELECT jsonb_agg(to_jsonb(t)) FROM pg_publication_tables t WHERE t.pubname = p.pubname))
          FROM pg_publication p WHERE p.pubname = {}",
         literal(name)
@@ -316,15 +319,28 @@ impl PublicationState {
     }
 }
 
-/// Makes sure that the publication exists and publishes `tables`; creates it or adds to it where the rights allow.
+/// Makes sure that the publication exists and publishes `tables`; creates it or adds to it where the rights allow. A table
+/// that is not published although it belongs to the stream that is to go on (`known`) has left a gap.
 pub(crate) async fn ensure_publication(
     connection: &mut Connection,
     config: &PostgresConfig,
     tables: &[(&Table, &TableRequest)],
+    known: &Tables,
 ) -> Result<()> {
     let only_tables: Vec<&Table> = tables.iter().map(|(table, _)| *table).collect();
     let name = &config.publication;
-    let Some(state) = publication(connection, name).await? else {
+    let state = publication(connection, name).await?;
+    let missing = state.as_ref().map_or(only_tables.clone(), |state| state.missing(&only_tables));
+    let gone: Vec<String> =
+        missing.iter().map(|t| t.id()).filter(|id| known.oid(id).is_some()).map(|id| id.to_string()).collect();
+    if !gone.is_empty() {
+        return Err(lost(format!(
+            "publication {name} no longer publishes {}, which it did when the position was saved: changes since then \
+             are not in the log",
+            gone.join(", ")
+        )));
+    }
+    let Some(state) = state else {
         let sql = creation_sql(config, &only_tables, connection.major());
         let commented = format!("{sql}; COMMENT ON PUBLICATION {} IS {}", ident(name), literal(MADE_BY_US));
         tracing::info!(publication = %name, tables = tables.len(), "creating the publication");
@@ -340,7 +356,6 @@ pub(crate) async fn ensure_publication(
         let table = drift.table.map_or_else(String::new, |t| format!("table {t}: "));
         return Err(SourceError::new(ErrorKind::SettingWrong, format!("{table}{}", drift.observed)).hint(drift.fix));
     }
-    let missing = state.missing(&only_tables);
     if missing.is_empty() {
         return Ok(());
     }

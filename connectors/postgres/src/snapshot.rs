@@ -149,7 +149,7 @@ impl Reading<'_> {
                 Ok(if bytes >= PAGE_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })
             .await?;
-        let log = lease.session.log(config, head.timeline, None);
+        let log = lease.session.log(config, head.timeline);
         if whole {
             lease.give_back();
         }

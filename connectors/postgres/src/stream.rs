@@ -158,6 +158,7 @@ impl Tail {
             idle_at: now,
             publication_at: now,
             answer_wanted: false,
+            probed_at: now,
             ask: None,
         };
         task.assembler.idle(&mut task.batch, true);
@@ -230,6 +231,8 @@ struct Task {
     publication_at: Instant,
     /// The server wants a status update now.
     answer_wanted: bool,
+    /// When it was last looked at whether the server is shutting down.
+    probed_at: Instant,
     ask: Option<Ask>,
 }
 
@@ -329,7 +332,13 @@ impl Task {
             }
         }
         self.idle(now);
+        let server_waits =
+            self.answer_wanted && self.shared.acknowledged.load(Ordering::Acquire) < self.assembler.progress.0;
         self.report(now).await?;
+        if server_waits && now.duration_since(self.probed_at) >= IDLE_EVERY {
+            self.probed_at = now;
+            self.check_shutdown().await?;
+        }
         if now.duration_since(self.heard_at) > self.sender_timeout * 2 {
             return Err(unreachable(format!(
                 "nothing was heard from the server for {:?}, although it was asked to answer",
@@ -409,6 +418,22 @@ impl Task {
             at = at.min(self.idle_at + IDLE_EVERY);
         }
         at.min(self.publication_at + PUBLICATION_EVERY)
+    }
+
+    /// A server that is to shut down waits until its log is acknowledged, and asks for that over and over; it takes no new
+    /// connections then. We let go: a vendor's server must not be held up by a slow CRM.
+    async fn check_shutdown(&mut self) -> Result<()> {
+        // The first try may only find out that the old session was ended.
+        for _ in 0..2 {
+            match timeout(self.side_timeout(), self.captures.head()).await {
+                Ok(Err(error)) if sqlstate(&error) == Some("57P03") => {
+                    return Err(unreachable("the server is shutting down").caused_by(error));
+                }
+                Ok(Err(_)) => {}
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// A table that leaves the publication takes its changes along, without an error from the server.

@@ -116,6 +116,7 @@ impl Connection {
 
     /// Everything between a successful authentication and the first ReadyForQuery.
     async fn read_greeting(&mut self) -> Result<()> {
+        let mut ascii = false;
         loop {
             let (tag, body) = self.message().await?;
             match tag {
@@ -124,6 +125,8 @@ impl Connection {
                     let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                     if name == "server_version" {
                         self.version = version_number(&value);
+                    } else if name == "server_encoding" {
+                        ascii = value == "SQL_ASCII";
                     } else if let Some((_, wanted)) = PINS.iter().find(|(pin, _)| *pin == name)
                         && *wanted != value
                     {
@@ -136,12 +139,17 @@ impl Connection {
                         .hint("connect to PostgreSQL itself, not to a pooler"));
                     }
                 }
-                b'Z' => return Ok(()),
+                b'Z' => break,
                 b'E' => return Err(ServerError::parse(body).into_source_error("connecting to PostgreSQL")),
                 b'K' | b'N' | b'v' => {}
                 other => return Err(unexpected(other)),
             }
         }
+        if ascii {
+            // Such a database holds bytes of any encoding, and the server would refuse to send what is not UTF-8.
+            self.query("choosing the encoding", "SET client_encoding = 'SQL_ASCII'").await?;
+        }
+        Ok(())
     }
 
     /// Major version, e.g. 15.

@@ -43,6 +43,13 @@ impl Lab {
         Position { log: like.log.clone(), place: place.into() }
     }
 
+    /// Waits until the server has noticed that nobody reads from a slot.
+    pub async fn slot_is_free(&self) {
+        while self.sql("SELECT count(*) FROM pg_replication_slots WHERE active") != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Everything the stream has to say up to now.
     pub async fn drain(&self, connector: &Postgres, stream: &mut Box<dyn ChangeStream>) -> Vec<SourceMessage> {
         let mut goal = None;
@@ -97,8 +104,8 @@ pub fn show(value: Value<'_>) -> String {
         Value::Bool(b) => b.to_string(),
         Value::Int(i) => i.to_string(),
         Value::UInt(u) => u.to_string(),
-        Value::Float(x) => x.to_string(),
-        Value::Real(x) => x.to_string(),
+        Value::Float(x) => format!("{x:?}"),
+        Value::Real(x) => format!("{x:?}"),
         Value::Bytes(b) => format!("{b:?}"),
         Value::Decimal(s)
         | Value::Text(s)
@@ -137,5 +144,55 @@ pub async fn snapshot(connector: &Postgres, table: &TableRequest, limit: usize) 
         if after.is_none() {
             return rows;
         }
+    }
+}
+
+/// A TCP proxy before a server, which can cut or freeze its connections.
+pub struct Proxy {
+    pub port: u16,
+    command: tokio::sync::watch::Sender<Command>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Command {
+    Pass,
+    Freeze,
+    /// Counts the cuts, so that connections made after one live.
+    Cut(u32),
+}
+
+impl Proxy {
+    pub async fn start(server: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (command, commands) = tokio::sync::watch::channel(Command::Pass);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut commands = commands.clone();
+                tokio::spawn(async move {
+                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", server)).await else { return };
+                    commands.mark_unchanged();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
+                        _ = commands.changed() => {}
+                    }
+                    if *commands.borrow() == Command::Freeze {
+                        // Both ends stay open, and nothing passes any more.
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        Self { port, command }
+    }
+
+    /// Cuts all connections.
+    pub fn cut(&self) {
+        self.command.send_modify(|c| *c = Command::Cut(if let Command::Cut(n) = c { *n + 1 } else { 0 }));
+    }
+
+    /// Lets nothing pass any more on the connections there are.
+    pub fn freeze(&self) {
+        self.command.send_replace(Command::Freeze);
     }
 }
