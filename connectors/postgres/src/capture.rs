@@ -210,13 +210,13 @@ enum Item<'a> {
 /// The logged columns with the generated ones among them, in the order of the table.
 fn in_table_order<'a>(relation: &'a Relation, table: Option<&'a Table>) -> Vec<Item<'a>> {
     let mut items = Vec::new();
-    let mut logged = relation.columns.iter().peekable();
+    let mut logged = relation.columns.iter();
     for column in table.map(Table::columns).unwrap_or_default() {
         let in_log = relation.columns.iter().any(|c| c.name == column.name);
         if column.generated && !in_log {
             items.push(Item::Generated(column));
         } else if in_log {
-            while let Some(next) = logged.next() {
+            for next in logged.by_ref() {
                 items.push(Item::Logged(next));
                 if next.name == column.name {
                     break;

@@ -150,8 +150,8 @@ impl Table {
                 found.ok_or_else(|| format!("it has no unique index on exactly ({})", declared.join(", ")))?
             }
         };
-        let nullable = |name: &&Box<str>| self.column(name).is_none_or(|c| !c.not_null);
-        if let Some(name) = columns.iter().find(nullable) {
+        let nullable = |name: &&str| self.column(name).is_none_or(|c| !c.not_null);
+        if let Some(name) = columns.iter().map(|c| &**c).find(nullable) {
             return Err(format!("column {name} of the key may be null, and null equals nothing"));
         }
         Ok(columns.iter().map(|c| &**c).collect())

@@ -462,7 +462,7 @@ impl Task {
         let update = status(self.shared.acknowledged.load(Ordering::Acquire), false);
         let leave = async {
             self.connection.send(|out| put_copy_data(&update, out)).await?;
-            self.connection.send(|out| Ok(postgres_protocol::message::frontend::copy_done(out))).await?;
+            self.connection.send_all(postgres_protocol::message::frontend::copy_done).await?;
             loop {
                 match self.connection.message().await?.0 {
                     b'c' | b'Z' => return Ok::<(), SourceError>(()),

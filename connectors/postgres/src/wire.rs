@@ -168,9 +168,15 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues a message; `write` puts it into the buffer.
+    /// Sends a message; `write` puts it into the buffer.
     pub(crate) async fn send(&mut self, write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<()> {
         write(&mut self.out).map_err(|e| bug(format!("a message could not be written: {e}")))?;
+        self.flush().await
+    }
+
+    /// Sends a message that can always be written.
+    pub(crate) async fn send_all(&mut self, write: impl FnOnce(&mut BytesMut)) -> Result<()> {
+        write(&mut self.out);
         self.flush().await
     }
 
@@ -268,7 +274,7 @@ impl Connection {
     /// Takes leave of the server; errors do not matter any more.
     pub(crate) async fn terminate(mut self) {
         let leave = async {
-            let _ = self.send(|out| Ok(frontend::terminate(out))).await;
+            let _ = self.send_all(frontend::terminate).await;
             let _ = self.socket.shutdown().await;
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), leave).await;
