@@ -8,6 +8,7 @@ mod dev_crm;
 mod output;
 mod pause;
 mod resync;
+mod run;
 mod status;
 mod status_view;
 mod tenant;
@@ -36,6 +37,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Run(run::RunArgs),
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -78,6 +80,7 @@ fn run(cli: Cli) -> Result<()> {
 
 async fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Run(args) => run::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Pause(args) => pause::pause(args).await,
         Command::Resume(args) => pause::resume(args).await,

@@ -1,0 +1,180 @@
+//! The ledger as the pipeline sees it: by rule number, with the generation of the running pass, writes in batches.
+
+use crate::loader;
+use crate::mapping::{Rule, RuleId};
+use crate::store::{Entry, Ledger, LedgerRule, Record, Result, StoreError};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidemark_contract::RowKey;
+
+/// Writes wait here until there are this many (or until [`LedgerView::write`]).
+const BUFFER: usize = 2_000;
+
+/// By rule number and external id.
+type Buffer = HashMap<(u16, Box<str>), Option<Entry>>;
+
+#[derive(Debug)]
+struct RuleView {
+    id: LedgerRule,
+    generation: u32,
+    /// Owners are kept for rules whose external id does not come from the row's key.
+    keeps_owner: bool,
+}
+
+/// See the module's documentation. Reads see what was written here before.
+pub struct LedgerView {
+    ledger: Arc<Ledger>,
+    rules: Vec<RuleView>,
+    incomplete: bool,
+    /// Unwritten entries; `None` is a removal.
+    buffer: RefCell<Buffer>,
+    /// The first error, to be picked up by the engine: the loader's questions have no room for one.
+    trouble: Cell<Option<StoreError>>,
+}
+
+impl LedgerView {
+    /// The ledger for these rules.
+    pub fn new(ledger: Arc<Ledger>, rules: &[Arc<Rule>], incomplete: bool) -> Result<Self> {
+        let rules = rules
+            .iter()
+            .map(|rule| {
+                Ok(RuleView { id: ledger.rule(&rule.name)?, generation: 0, keeps_owner: !rule.external_id_from_key })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { ledger, rules, incomplete, buffer: RefCell::default(), trouble: Cell::new(None) })
+    }
+
+    /// From here on, what is seen of this rule is seen in this pass.
+    pub fn set_generation(&mut self, rule: RuleId, generation: u32) {
+        if let Some(view) = self.rules.get_mut(usize::from(rule.0)) {
+            view.generation = generation;
+        }
+    }
+
+    /// The ledger is known to be whole again.
+    pub fn set_complete(&mut self) {
+        self.incomplete = false;
+    }
+
+    /// Makes an entry void: its document is no longer known to be what the CRM holds. Unknown records stay unknown.
+    pub fn void(&self, rule: RuleId, external_id: &str) {
+        if let Some(entry) = self.get(rule, external_id) {
+            self.put(rule, external_id, Entry { hash: 0, ..entry });
+        }
+    }
+
+    /// The row that a record belongs to, for rules that keep owners.
+    pub fn owner(&self, rule: RuleId, external_id: &str) -> Option<RowKey> {
+        self.get(rule, external_id)?.owner
+    }
+
+    /// The record that a row is known as, for rules that keep owners.
+    pub fn known_as(&self, rule: RuleId, key: &RowKey) -> Option<Box<str>> {
+        let view = self.rules.get(usize::from(rule.0)).filter(|view| view.keeps_owner)?;
+        // The index is the database's: what waits in the buffer has to be there first.
+        self.write();
+        self.check(self.ledger.external_id_of(view.id, key)).flatten()
+    }
+
+    /// Number of records of a rule.
+    pub fn count(&self, rule: RuleId) -> u64 {
+        self.rules.get(usize::from(rule.0)).map_or(0, |view| self.ledger.count(view.id))
+    }
+
+    /// The rule's number in the database.
+    pub fn id(&self, rule: RuleId) -> Option<LedgerRule> {
+        self.rules.get(usize::from(rule.0)).map(|view| view.id)
+    }
+
+    /// Whether an entry is still as old as a search found it, and nothing newer is known.
+    pub fn is_older(&self, rule: RuleId, record: &Record, generation: u32) -> bool {
+        self.get(rule, &record.external_id).is_some_and(|entry| entry.generation < generation)
+    }
+
+    /// Hands the waiting writes to the database (not yet to the disk).
+    pub fn write(&self) {
+        let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
+        if buffer.is_empty() {
+            return;
+        }
+        for (number, view) in self.rules.iter().enumerate() {
+            let of_rule = || buffer.iter().filter(move |((rule, _), _)| usize::from(*rule) == number);
+            let puts: Vec<(&str, Entry)> =
+                of_rule().filter_map(|((_, id), entry)| Some((&**id, entry.clone()?))).collect();
+            let removals: Vec<&str> =
+                of_rule().filter(|(_, entry)| entry.is_none()).map(|((_, id), _)| &**id).collect();
+            if !removals.is_empty() {
+                self.check(self.ledger.remove(view.id, &removals));
+            }
+            if !puts.is_empty() {
+                self.check(self.ledger.put_batch(view.id, &puts));
+            }
+        }
+    }
+
+    /// The first error since the last call.
+    pub fn take_trouble(&self) -> Option<StoreError> {
+        self.trouble.take()
+    }
+
+    fn get(&self, rule: RuleId, external_id: &str) -> Option<Entry> {
+        let view = self.rules.get(usize::from(rule.0))?;
+        let buffer = self.buffer.borrow();
+        if !buffer.is_empty()
+            && let Some(entry) = buffer.get(&(rule.0, Box::from(external_id)))
+        {
+            return entry.clone();
+        }
+        self.check(self.ledger.get(view.id, external_id)).flatten()
+    }
+
+    fn put(&self, rule: RuleId, external_id: &str, entry: Entry) {
+        let waiting = {
+            let mut buffer = self.buffer.borrow_mut();
+            buffer.insert((rule.0, external_id.into()), Some(entry));
+            buffer.len()
+        };
+        if waiting >= BUFFER {
+            self.write();
+        }
+    }
+
+    fn check<T>(&self, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|error| {
+                let first = self.trouble.take().unwrap_or(error);
+                self.trouble.set(Some(first));
+            })
+            .ok()
+    }
+}
+
+impl loader::Ledger for LedgerView {
+    fn hash(&self, rule: RuleId, external_id: &str) -> Option<u64> {
+        self.get(rule, external_id).map(|entry| entry.hash)
+    }
+
+    fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
+    fn accepted(&self, rule: RuleId, external_id: &str, key: &RowKey, hash: u64) {
+        let Some(view) = self.rules.get(usize::from(rule.0)) else { return };
+        let owner = view.keeps_owner.then(|| key.clone());
+        self.put(rule, external_id, Entry { hash, generation: view.generation, owner });
+    }
+
+    fn seen(&self, rule: RuleId, external_id: &str) {
+        let Some(view) = self.rules.get(usize::from(rule.0)) else { return };
+        if let Some(entry) = self.get(rule, external_id)
+            && entry.generation != view.generation
+        {
+            self.put(rule, external_id, Entry { generation: view.generation, ..entry });
+        }
+    }
+
+    fn removed(&self, rule: RuleId, external_id: &str) {
+        self.buffer.borrow_mut().insert((rule.0, external_id.into()), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! Rows that are read again by key: the obligations.
+//!
+//! One batch at a time: due obligations of one table are fetched in one round trip, then *held*, like a snapshot page,
+//! until the tail has reached the read's barrier; so what is sent is never newer than what the tail has already told and
+//! never overtakes it. What the tail says of a held key meanwhile is remembered and wins: a delete or a complete row
+//! makes the fetched one pointless (the tail's own change is queued already), a partial row is laid over the fetched one
+//! (its columns are as new or newer; a column it does not carry did not change since the obligation was taken on, or an
+//! event in between would have carried it).
+
+use super::capture::{removal, unknown_row};
+use super::engine::{Engine, Event};
+use crate::loader::Ledger as _;
+use crate::loader::queue::{Op, Origin, Stage};
+use crate::mapping::{Applied, BoundRule, Removal, Rule};
+use crate::store::{Obligation, ObligationRef};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidemark_contract::{ChangeEvent, ChangeOp, FetchedRows, Result, Row, RowKey};
+
+/// Rows fetched at once.
+const BATCH: usize = 500;
+
+/// The store is asked for due obligations this often when there were none.
+const POLL: Duration = Duration::from_millis(250);
+
+/// What the tail has said of a key while its row was being fetched or held.
+#[derive(Debug)]
+enum Touch {
+    /// Everything there is to know.
+    Whole,
+    /// Part of the row.
+    Part(Row),
+}
+
+#[derive(Debug)]
+struct Batch {
+    table: usize,
+    obligations: Vec<Obligation>,
+    keys: Vec<RowKey>,
+    fetched: Option<FetchedRows>,
+    touched: HashMap<RowKey, Touch>,
+}
+
+/// An obligation whose record is on its way.
+#[derive(Debug)]
+struct Underway {
+    obligation: ObligationRef,
+    remaining: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Reread {
+    batch: Option<Batch>,
+    underway: HashMap<u64, Underway>,
+    next: u64,
+    turn: usize,
+    poll_at: Option<Instant>,
+    /// When a failed fetch is tried again.
+    retry_at: Option<Instant>,
+}
+
+impl Reread {
+    /// Look for due obligations at once.
+    pub fn hurry(&mut self) {
+        self.poll_at = None;
+    }
+
+    /// Whether rows are held until the tail has reached their barrier.
+    pub fn is_holding(&self) -> bool {
+        self.batch.as_ref().is_some_and(|batch| batch.fetched.is_some())
+    }
+
+    fn is_underway(&self, obligation: &Obligation) -> bool {
+        self.underway.values().any(|u| u.obligation.key == obligation.key && u.obligation.rule == obligation.rule)
+    }
+}
+
+impl Engine {
+    /// Remembers what the tail says of a key that is being read again.
+    pub(super) fn touch(&mut self, table: usize, key: &RowKey, event: &ChangeEvent) {
+        let Some(batch) = self.reread.batch.as_mut().filter(|batch| batch.table == table) else { return };
+        if !batch.keys.contains(key) {
+            return;
+        }
+        let touch = if event.op == ChangeOp::Delete || !event.row.is_partial() {
+            Touch::Whole
+        } else {
+            match batch.touched.remove(key) {
+                // An insert after a delete is whole; parts add up.
+                Some(Touch::Whole) => Touch::Whole,
+                Some(Touch::Part(before)) => Touch::Part(event.row.filled_from(&before)),
+                None => Touch::Part(event.row.clone()),
+            }
+        };
+        batch.touched.insert(key.clone(), touch);
+    }
+
+    /// Begins to fetch due obligations, if none are being fetched.
+    pub(super) fn maybe_reread(&mut self, now: Instant) {
+        if self.reread.batch.is_some()
+            || self.folding.is_some()
+            || self.stopping
+            || self.tail.is_none()
+            || self.reread.poll_at.is_some_and(|at| now < at)
+            || self.reread.retry_at.is_some_and(|at| now < at)
+            || self.window_is_full()
+        {
+            return;
+        }
+        let now_ms = i64::try_from(super::unix_ms()).unwrap_or(i64::MAX);
+        for step in 0..self.tables.len() {
+            let index = (self.reread.turn + step) % self.tables.len();
+            let table = &self.tables[index];
+            if matches!(table.life, super::table::Life::NeedsAttention { .. }) {
+                continue;
+            }
+            let due = match self.store.due_obligations(&table.name, now_ms, BATCH) {
+                Ok(due) => due,
+                Err(error) => return self.store_trouble(error),
+            };
+            let obligations: Vec<_> = due.into_iter().filter(|o| !self.reread.is_underway(o)).collect();
+            if obligations.is_empty() {
+                continue;
+            }
+            self.reread.turn = index + 1;
+            return self.fetch(index, obligations);
+        }
+        self.reread.poll_at = Some(now + POLL);
+    }
+
+    fn fetch(&mut self, table: usize, obligations: Vec<Obligation>) {
+        let mut keys: Vec<RowKey> = obligations.iter().map(|o| o.key.clone()).collect();
+        keys.sort();
+        keys.dedup();
+        let request = self.tables[table].request.clone();
+        self.reread.batch =
+            Some(Batch { table, obligations, keys: keys.clone(), fetched: None, touched: HashMap::new() });
+        let (connector, events) = (self.connector.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let _ = events.send(Event::Fetched(connector.fetch_rows(&request, &keys).await));
+        });
+    }
+
+    /// A fetch ended.
+    pub(super) fn fetched(&mut self, result: Result<FetchedRows>, now: Instant) {
+        match result {
+            Ok(rows) => {
+                self.recovered("source_read");
+                if let Some(batch) = &mut self.reread.batch {
+                    batch.fetched = Some(rows);
+                }
+            }
+            Err(error) => {
+                self.reread.batch = None;
+                self.reread.retry_at = Some(now + Duration::from_secs(1));
+                self.source_trouble("source_read", error);
+            }
+        }
+    }
+
+    /// Sends what was fetched once the tail has reached the read's barrier.
+    pub(super) fn release_reread(&mut self, now: Instant) {
+        if self.folding.is_some() || self.tickets.covered() != self.tickets.last() {
+            return;
+        }
+        let (Some(head), Some(batch)) = (self.tickets.head().cloned(), &self.reread.batch) else { return };
+        let Some(fetched) = &batch.fetched else { return };
+        if !matches!(self.connector.covers(&head, &fetched.barrier), Ok(true)) {
+            return;
+        }
+        let Some(mut batch) = self.reread.batch.take() else { return };
+        let Some(fetched) = batch.fetched.take() else { return };
+        let rows: HashMap<&RowKey, &Option<Row>> = batch.keys.iter().zip(&fetched.rows).collect();
+        let bound = std::mem::take(&mut self.tables[batch.table].bound);
+        for obligation in batch.obligations {
+            let met = ObligationRef {
+                rule: obligation.rule.clone(),
+                key: obligation.key.clone(),
+                stamp: Some(obligation.stamp),
+            };
+            let program = bound.iter().find(|(rule, _)| *rule.name == *obligation.rule);
+            let touch = batch.touched.get(&obligation.key);
+            let (Some((rule, program)), false) = (program, matches!(touch, Some(Touch::Whole))) else {
+                // The rule is gone from the mapping, or the tail has told everything since: its change is queued.
+                self.steps.met.push(met);
+                continue;
+            };
+            let fetched_row = rows.get(&obligation.key).and_then(|row| row.as_ref());
+            let row = match (fetched_row, touch) {
+                (Some(row), Some(Touch::Part(part))) => Some(part.filled_from(row)),
+                (Some(row), _) => Some(row.clone()),
+                (None, _) => None,
+            };
+            self.send_again(rule, program, obligation, met, row.as_ref(), fetched.schema.columns.len(), now);
+        }
+        self.tables[batch.table].bound = bound;
+        self.reread.hurry();
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn send_again(
+        &mut self,
+        rule: &Arc<Rule>,
+        program: &BoundRule,
+        obligation: Obligation,
+        met: ObligationRef,
+        row: Option<&Row>,
+        width: usize,
+        now: Instant,
+    ) {
+        let number = self.reread.next;
+        self.reread.next += 1;
+        let origin = Origin::Reread(number);
+        let key = obligation.key.clone();
+        let former: Option<Box<str>> =
+            obligation.external_id.as_deref().map(Into::into).or_else(|| self.known_as(rule, &key));
+        let mut writes = 0;
+        // A record that is no longer this row's goes, unless nobody ever saw it.
+        let mut leave = |engine: &mut Engine, id: Box<str>, action: Removal, row: &Row| {
+            let known = engine.loader.ledger().hash(rule.id, &id).is_some() || engine.loader.ledger().is_incomplete();
+            match removal(action, program, row) {
+                Ok(Some(op)) if known || obligation.force => {
+                    engine.queue(rule, key.clone(), id, op, origin, true, Stage::Gated, now);
+                    writes += 1;
+                }
+                Ok(_) => {}
+                Err(rejection) => {
+                    engine.reject_row(rule, &key, rejection, origin);
+                    writes += 1;
+                }
+            }
+        };
+        match row.map(|row| (row, program.apply(row))) {
+            None => {
+                if let Some(id) = former {
+                    leave(self, id, rule.on_delete, &unknown_row(width));
+                }
+                self.clear_dead_letter(rule, &key);
+            }
+            Some((row, Applied::Outside { external_id })) => {
+                if let Some(id) = external_id.or(former) {
+                    leave(self, id, rule.on_leave, row);
+                }
+                self.clear_dead_letter(rule, &key);
+            }
+            Some((row, Applied::Upsert { external_id, document, references })) => {
+                if let Some(id) = former.filter(|id| *id != external_id) {
+                    leave(self, id, Removal::Delete, row);
+                }
+                let since = u64::try_from(obligation.since).unwrap_or(0);
+                let attempts = u16::try_from(obligation.attempts).unwrap_or(u16::MAX);
+                let op = Op::Upsert(document, references);
+                self.queue_since(rule, key, external_id, op, origin, true, Stage::Gated, (since, attempts), now);
+                writes += 1;
+            }
+            Some((_, Applied::Rejected(rejection))) => {
+                self.reject_row(rule, &key, rejection, origin);
+                writes += 1;
+            }
+            Some((_, Applied::NeedsRow)) => {
+                tracing::error!(table = %rule.table, "the connector delivered an incomplete row; it is read again later");
+                let external_id = former;
+                let since = u64::try_from(obligation.since).unwrap_or(0);
+                self.put_obligation(rule, &key, external_id, obligation.reason, obligation.attempts + 1, since);
+                return;
+            }
+        }
+        if writes == 0 {
+            self.steps.met.push(met);
+        } else {
+            self.reread.underway.insert(number, Underway { obligation: met, remaining: writes });
+        }
+    }
+
+    /// A record that was read again is settled.
+    pub(super) fn reread_settled(&mut self, number: u64) {
+        let Some(underway) = self.reread.underway.get_mut(&number) else { return };
+        underway.remaining = underway.remaining.saturating_sub(1);
+        if underway.remaining == 0
+            && let Some(done) = self.reread.underway.remove(&number)
+        {
+            self.steps.met.push(done.obligation);
+        }
+    }
+}

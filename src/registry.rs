@@ -1,0 +1,43 @@
+//! The one place that names the connectors.
+
+use crate::config::{Engine, Source, TlsMode};
+use crate::error::{DaemonKind, Result};
+use std::sync::Arc;
+use tidemark_contract::Connector;
+use tidemark_postgres as postgres;
+
+/// The connector for a source, not yet connected. Reads the source's password.
+///
+/// # Errors
+/// If the password cannot be read, or this build has no connector for the engine.
+pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
+    let password = source.password.as_ref().map(|secret| secret.read()).transpose()?;
+    match &source.engine {
+        Engine::Postgres { slot, publication } => {
+            let tls = postgres::TlsConfig {
+                mode: match source.tls.mode {
+                    TlsMode::Disable => postgres::TlsMode::Disable,
+                    TlsMode::Require => postgres::TlsMode::Require,
+                    TlsMode::VerifyCa => postgres::TlsMode::VerifyCa,
+                    TlsMode::VerifyFull => postgres::TlsMode::VerifyFull,
+                },
+                ca_file: source.tls.ca_file.clone(),
+                client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
+                client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
+            };
+            let config = postgres::PostgresConfig {
+                password: password.map(|secret| postgres::Password::new(secret.expose())),
+                tls,
+                slot: slot.clone(),
+                publication: publication.clone(),
+                ..postgres::PostgresConfig::new(&source.host, source.port, &source.database, &source.user)
+            };
+            Ok(Arc::new(postgres::Postgres::new(config)))
+        }
+        Engine::Mysql { .. } | Engine::SqlServer { .. } => Err(crate::error::Error::new(
+            DaemonKind::Configuration,
+            format!("this build has no connector for `engine = \"{}\"`", source.engine.name()),
+        )
+        .hint("engine = \"postgres\" is the one it has")),
+    }
+}
