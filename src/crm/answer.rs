@@ -130,6 +130,24 @@ pub(super) fn words(content_type: &str, body: &[u8]) -> String {
     if content_type.starts_with("text/plain") { clean(&text, WORDS) } else { String::new() }
 }
 
+/// The CRM's error code in the body of a failed request: a short word that can hold no record's values.
+pub(super) fn code(body: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let place = |value: &Value| {
+        ["code", "error_code", "errorCode", "error"]
+            .iter()
+            .find_map(|name| value.get(*name)?.as_str().map(str::to_owned))
+    };
+    let found = place(&value)
+        .or_else(|| value.get("error").and_then(place))
+        .or_else(|| value.get("errors").and_then(|errors| place(errors.get(0)?)))?;
+    let is_word = !found.is_empty()
+        && found.len() <= 64
+        && found.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        && found.bytes().any(|b| b.is_ascii_alphabetic());
+    is_word.then_some(found)
+}
+
 fn words_of_json(value: &Value, depth: u8) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -365,6 +383,21 @@ mod tests {
         assert_eq!(words("text/html", b"<html>secret</html>"), "");
         assert_eq!(words("application/json", b"{\"a\":1}"), "");
         assert_eq!(clean("a\u{202e}b\u{2028}c", 10), "abc");
+    }
+
+    #[test]
+    fn codes_are_words_and_nothing_else() {
+        assert_eq!(
+            code(br#"{"error":{"code":"insufficient_scope","message":"ACME Ltd"}}"#).unwrap(),
+            "insufficient_scope"
+        );
+        assert_eq!(code(br#"{"error":"invalid_token"}"#).unwrap(), "invalid_token");
+        assert_eq!(code(br#"{"errors":[{"code":"E.1"}]}"#).unwrap(), "E.1");
+        for none in
+            [r#"{"error":"no right to edit ACME Ltd"}"#, r#"{"code":"12345"}"#, r#"{"code":5}"#, "<html>", "", "{}"]
+        {
+            assert_eq!(code(none.as_bytes()), None, "{none}");
+        }
     }
 
     #[test]

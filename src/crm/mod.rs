@@ -140,7 +140,7 @@ pub enum Done {
     NotFound,
 }
 
-/// The CRM's words about a refused record.
+/// The CRM's words about a refused record. They may quote what it was sent: they belong in dead letters, not in logs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CrmRejection {
     /// The CRM's code (`missing_reference` is the one with a meaning of its own).
@@ -173,7 +173,8 @@ pub enum CrmErrorKind {
     Contract,
 }
 
-/// A request that failed as a whole. Holds no record values and no secrets.
+/// A request that failed as a whole. Holds no secrets. Record values can only be in the message of a `Refused`, which is
+/// the CRM's own and may quote what it was sent: it belongs in dead letters, not in logs.
 #[derive(Debug)]
 pub struct CrmError {
     /// What to do about it.

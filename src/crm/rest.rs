@@ -291,13 +291,17 @@ impl Crm for RestCrm {
 }
 
 /// What an answer that is no success means.
+///
+/// The CRM's words may quote what it was sent. Only a refusal keeps them, since they are what becomes of the record
+/// (its dead letter); every other message, which ends in a log, has no more than the CRM's error code.
 fn failure(name: &str, answer: &Answer, credential: Option<&Credential>) -> CrmError {
     let kind = kind_of_status(answer.status);
-    let mut words = answer::words(answer.header(CONTENT_TYPE), &answer.body);
-    if let Some(credential) = credential {
-        words = credential.redact(words);
-    }
-    let said = if words.is_empty() { answer.describe() } else { format!("{}: {words}", answer.status) };
+    let redact = |text: String| credential.map_or_else(|| text.clone(), |credential| credential.redact(text.clone()));
+    let words = redact(answer::words(answer.header(CONTENT_TYPE), &answer.body));
+    let said = match answer::code(&answer.body).map(redact) {
+        Some(code) => format!("{}: {code}", answer.status),
+        None => answer.describe(),
+    };
     let message = match kind {
         // For a batch that is refused as a whole, the CRM's own words are what becomes of it.
         CrmErrorKind::Refused if !words.is_empty() => words,

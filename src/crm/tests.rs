@@ -396,10 +396,29 @@ async fn credentials_go_where_they_belong() {
 
 #[tokio::test]
 async fn a_crm_that_repeats_our_secret_does_not_get_it_into_our_messages() {
-    let words = answer(403, "Content-Type: text/plain\r\n", "token s3cret/+= may not do that");
-    let script = Script::new(vec![Act::Send(words)]);
-    let error = upsert(&script.crm(bearer("s3cret/+="))).await.unwrap_err();
-    assert!(error.message.contains("[secret] may not") && !error.message.contains("s3cret"), "{error}");
+    let words = |status| answer(status, "Content-Type: text/plain\r\n", "token s3cret/+= may not do that");
+    let script = Script::new(vec![Act::Send(words(422)), Act::Send(words(403))]);
+    let crm = script.crm(bearer("s3cret/+="));
+    let error = upsert(&crm).await.unwrap_err();
+    assert_eq!(error.message, "token [secret] may not do that");
+    assert!(!upsert(&crm).await.unwrap_err().message.contains("may not"));
+    let rejected =
+        r#"{"results":[{"external_id":"a","status":"rejected","error":{"code":"x","message":"s3cret/+= no"}}]}"#;
+    let script = Script::new(vec![Act::Send(ok(rejected))]);
+    let Outcome::Rejected(rejection) = &upsert(&script.crm(bearer("s3cret/+="))).await.unwrap()[0] else { panic!() };
+    assert_eq!(&*rejection.message, "[secret] no");
+}
+
+#[tokio::test]
+async fn only_a_refusal_repeats_what_the_crm_says_of_the_record() {
+    let body = r#"{"error":{"code":"some_code","message":"the name row value is bad"}}"#;
+    for status in [403, 404, 408, 413, 415, 429, 500, 502, 503, 504] {
+        let error = error(Act::Send(answer(status, "Content-Type: application/json\r\n", body))).await;
+        assert!(!error.message.contains("row value"), "{status}: {error}");
+        assert!(error.message.contains("some_code"), "{status}: {error}");
+    }
+    let refused = error(Act::Send(answer(422, "Content-Type: application/json\r\n", body))).await;
+    assert_eq!(refused.message, "some_code: the name row value is bad");
 }
 
 fn oauth(script: &Script, auth: ClientAuth) -> Auth {

@@ -13,7 +13,7 @@
 //! | `faults` | what goes wrong on purpose, and when |
 //! | `watch` | counters, events, histories |
 //! | `contract`, `wire` | the contract over HTTP, over connections that can be cut |
-//! | `admin` | fault switches, and what the page asks for |
+//! | `admin`, `page/` | fault switches; the page and what it asks for |
 
 mod admin;
 mod contract;

@@ -191,3 +191,14 @@ async fn with_every_switch_on_repeating_is_enough() {
     assert_eq!((&stats["regressions"], &stats["stale_writes"]), (&json!(0), &json!(0)));
     assert!(stats["faults"].as_u64().unwrap() > 10, "{stats}");
 }
+
+#[test]
+fn every_switch_is_explained() {
+    let guide = include_str!("../../../../docs/dev-crm.md");
+    let on = Faults { throttle: Some(Throttle::default()), reject: vec![Reject::default()], ..Faults::default() };
+    for name in serde_json::to_value(on).unwrap().as_object().unwrap().keys() {
+        assert!(guide.contains(&format!("`{name}`")), "{name} is missing in docs/dev-crm.md");
+    }
+    let example = guide.split("-d '").nth(1).unwrap().split('\'').next().unwrap();
+    assert!(!serde_json::from_str::<Faults>(example).unwrap().are_off());
+}
