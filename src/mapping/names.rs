@@ -71,8 +71,24 @@ impl fmt::Display for TableName {
 }
 
 impl TableName {
-    /// Finds the table among `tables`; `default_schema` is meant where the pack names none.
+    /// Finds the table among `tables`. Where the pack names no schema, `default_schema` is meant; a table that is not there
+    /// but stands in exactly one other schema is that one, so that a pack fits vendors who give their tables a schema of
+    /// their own.
     pub(crate) fn find(&self, tables: &[&TableId], default_schema: &str) -> Found {
+        match self.find_in_schema(tables, default_schema) {
+            Found::None if self.schema.is_none() => {
+                let mut found =
+                    (0..tables.len()).filter(|&n| self.name.find(std::iter::once(&*tables[n].name)) == Found::One(0));
+                match (found.next(), found.next()) {
+                    (Some(index), None) => Found::One(index),
+                    _ => Found::None,
+                }
+            }
+            found => found,
+        }
+    }
+
+    fn find_in_schema(&self, tables: &[&TableId], default_schema: &str) -> Found {
         let default = Name { text: default_schema.to_owned(), quoted: true };
         let schema = self.schema.as_ref().unwrap_or(&default);
         let mut schemas: Vec<&str> = tables.iter().map(|t| &*t.schema).collect();
@@ -253,5 +269,12 @@ mod tests {
         assert_eq!(resolve("customers").as_deref(), Some("public.Customers"));
         assert_eq!(resolve("Sales.Customers").as_deref(), Some("sales.customers"));
         assert_eq!(resolve("orders"), None);
+        let elsewhere = [TableId::new("shop", "Orders"), TableId::new("shop", "Lines"), TableId::new("old", "Lines")];
+        let resolve = |text: &str| {
+            From::parse(text).ok().and_then(|f| f.table.resolve(&elsewhere, "public").map(ToString::to_string))
+        };
+        assert_eq!(resolve("orders").as_deref(), Some("shop.Orders"), "the only one there is");
+        assert_eq!(resolve("lines"), None, "two schemas have it: the pack has to say which");
+        assert_eq!(resolve("public.orders"), None, "a named schema is meant as it is named");
     }
 }
