@@ -205,6 +205,32 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_pack_fits_the_built_in_model() {
+        let model = Model::load(&SchemaSource::Northwind).unwrap();
+        let pack: toml::Table = toml::from_str(include_str!("../../../packs/northwind/mapping.toml")).unwrap();
+        for (rule, record) in pack["record"].as_table().unwrap() {
+            let name = record.get("entity").map_or(rule.as_str(), |entity| entity.as_str().unwrap());
+            let entity = model.entity(name).unwrap_or_else(|| panic!("{name}"));
+            let fields = record["fields"].as_table().unwrap();
+            for (field, value) in fields {
+                let schema = entity.fields.get(field.as_str()).unwrap_or_else(|| panic!("{name}.{field}"));
+                if let Some(target) = value.get("ref") {
+                    assert_eq!(schema.kind, FieldKind::Reference(target.as_str().unwrap().into()), "{name}.{field}");
+                }
+                if let Some(parts) = value.get("object") {
+                    let FieldKind::Object(inner) = &schema.kind else { panic!("{name}.{field} is no object") };
+                    for part in parts.as_table().unwrap().keys() {
+                        assert!(inner.fields.contains_key(part.as_str()), "{name}.{field}.{part}");
+                    }
+                }
+            }
+            for (field, schema) in &entity.fields {
+                assert!(!schema.required || fields.contains_key(&**field), "{rule} does not give {name}.{field}");
+            }
+        }
+    }
+
+    #[test]
     fn models_are_taken_with_and_without_a_document_around_them() {
         let bare = r#"{"thing": {"type": "object", "properties": {"a": {"type": "string"}}}}"#;
         let whole = format!(r#"{{"openapi": "3.1.0", "components": {{"schemas": {bare}}}}}"#);
