@@ -290,7 +290,8 @@ impl PostgresCluster {
         }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
     }
 

@@ -3,6 +3,7 @@
 // Helpers of tests fail like tests do.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod access;
 mod lab;
 mod resume;
 mod snapshot;

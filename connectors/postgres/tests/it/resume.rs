@@ -360,3 +360,38 @@ async fn acknowledgements_are_checked() {
     assert_eq!(stream.acknowledge(&foreign).await.unwrap_err().kind, ErrorKind::PositionLost);
     stream.acknowledge(&at).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_timeline_is_followed_where_it_has_our_past() {
+    let mut lab = Lab::new(SHOP);
+    let connector = lab.connector();
+    let tables = [table("t")];
+    let mut stream = connector.open_stream(&tables, None).await.unwrap();
+    lab.sql("INSERT INTO t VALUES (1, 'a')");
+    let before = position(&lab.drain(&connector, &mut stream).await);
+    stream.acknowledge(&before).await.unwrap();
+    stream.close().await.unwrap();
+    // As a promoted standby that had received everything, slots included.
+    lab.sql("INSERT INTO t VALUES (2, 'b'); ALTER SYSTEM SET restore_command = 'false'");
+    lab.cluster.stop_fast().unwrap();
+    std::fs::write(lab.cluster.data_dir().join("recovery.signal"), "").unwrap();
+    lab.cluster.start_again().unwrap();
+    while lab.sql("SELECT pg_is_in_recovery()") == "t" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(lab.sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"), "00000002");
+    let mut stream = connector.open_stream(&tables, Some(&before)).await.unwrap();
+    let messages = lab.drain(&connector, &mut stream).await;
+    assert_eq!(changes(&messages), ["insert 2|b"]);
+    let after = position(&messages);
+    assert_ne!(after.log, before.log);
+    assert!(connector.covers(&after, &before).unwrap());
+    let barrier = connector.snapshot_chunk(&tables[0], None, 10).await.unwrap().barrier;
+    assert!(!connector.covers(&before, &barrier).unwrap());
+    stream.close().await.unwrap();
+    // A place that the old timeline reached only after they parted.
+    let parted = Position { log: before.log.clone(), place: after.place.clone() };
+    let error = connector.open_stream(&tables, Some(&parted)).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::PositionLost);
+    assert!(error.message.contains("timeline 1"), "{error}");
+}
