@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod access;
+mod heavy;
 mod lab;
 mod resume;
 mod snapshot;
