@@ -8,8 +8,9 @@ use crate::position::{Tables, lost};
 use crate::session::{Head, Session};
 use crate::types::{Types, max_length};
 use crate::wire::literal;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 use tidemark_contract::{Column, ErrorKind, Result, SourceError, TableId, TableRequest, TableSchema};
 
 /// The tables of a stream, and its own SQL session for looking things up. (Not one of the pool: those may all be busy
@@ -21,7 +22,7 @@ pub(crate) struct Captures {
     /// The OIDs that the tables had when the stream was opened.
     opened: Tables,
     types: Types,
-    session: Option<Session>,
+    session: Option<(Session, Instant)>,
 }
 
 impl Captures {
@@ -37,17 +38,23 @@ impl Captures {
     }
 
     async fn session(&mut self) -> Result<Session> {
-        match self.session.take() {
-            Some(session) => Ok(session),
-            None => Session::open(&self.config).await,
+        if let Some((mut session, since)) = self.session.take()
+            && session.still_answers(since).await
+        {
+            return Ok(session);
         }
+        Session::open(&self.config).await
+    }
+
+    fn keep(&mut self, session: Session) {
+        self.session = Some((session, Instant::now()));
     }
 
     /// Where the log's head is now.
     pub(crate) async fn head(&mut self) -> Result<Head> {
         let mut session = self.session().await?;
         let head = session.head().await?;
-        self.session = Some(session);
+        self.keep(session);
         Ok(head)
     }
 
@@ -55,14 +62,24 @@ impl Captures {
     pub(crate) async fn unpublished(&mut self) -> Result<Vec<TableId>> {
         let mut session = self.session().await?;
         let sql = format!(
-            "SELECT c.oid FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
+            "SELECT t.schemaname, t.tablename, c.oid FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = {}",
             literal(&self.config.publication)
         );
         let rows = session.connection.rows("checking the publication", &sql).await?;
-        self.session = Some(session);
-        let published: HashSet<u32> = rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
-        let is_published = |table: &&TableId| self.opened.oid(table).is_some_and(|oid| published.contains(&oid));
+        self.keep(session);
+        let published: HashMap<TableId, u32> = rows
+            .into_iter()
+            .filter_map(|row| match &row[..] {
+                [Some(schema), Some(name), Some(oid)] => {
+                    Some((TableId::new(schema.as_str(), name.as_str()), oid.parse().ok()?))
+                }
+                _ => None,
+            })
+            .collect();
+        // Under the same name, and the same table: renaming and making anew are gaps too.
+        let is_published =
+            |table: &&TableId| published.get(table).is_some_and(|oid| self.opened.oid(table) == Some(*oid));
         Ok(self.requests.keys().filter(|table| !is_published(table)).cloned().collect())
     }
 
@@ -105,7 +122,7 @@ impl Captures {
                 }
             }
         }
-        self.session = Some(session);
+        self.keep(session);
         self.tables.remove(id);
         self.tables.extend(found);
         Ok(natives)

@@ -99,6 +99,9 @@ pub struct PostgresConfig {
     pub slot_wait: Duration,
     /// How long creating a slot may take: it waits for the transactions running at that moment. Default 10 min.
     pub slot_creation_timeout: Duration,
+    /// How often a running stream looks whether its tables are still published: a table that is taken out of the
+    /// publication takes its changes along without an error from the server. Default 30 s.
+    pub publication_check: Duration,
     /// SQL connections open at a time, beside the one of the stream. Default 4.
     pub sql_connections: usize,
 }
@@ -119,6 +122,7 @@ impl PostgresConfig {
             connect_timeout: Duration::from_secs(15),
             slot_wait: Duration::from_secs(60),
             slot_creation_timeout: Duration::from_secs(600),
+            publication_check: Duration::from_secs(30),
             sql_connections: 4,
         }
     }

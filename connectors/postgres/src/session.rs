@@ -72,6 +72,15 @@ impl Session {
         Ok(Self { connection, server, types: Types::default() })
     }
 
+    /// Whether the connection is still good; looked at only if it has been idle `since` a while ago.
+    pub(crate) async fn still_answers(&mut self, since: Instant) -> bool {
+        if since.elapsed() < Duration::from_secs(1) {
+            return true;
+        }
+        let probe = self.connection.query("probing an idle connection", "SELECT 1");
+        matches!(tokio::time::timeout(Duration::from_secs(5), probe).await, Ok(Ok(_)))
+    }
+
     /// Where the log's head is now: every transaction that a snapshot taken before this call sees is at or before it.
     pub(crate) async fn head(&mut self) -> Result<Head> {
         let rows = self.connection.rows("asking for the head of the log", &format!("SELECT {HEAD}")).await?;
@@ -131,11 +140,8 @@ impl Pool {
         loop {
             let found = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some((mut session, since)) = found else { break };
-            if since.elapsed() > Duration::from_secs(1) {
-                let probe = session.connection.query("probing an idle connection", "SELECT 1");
-                if !matches!(tokio::time::timeout(Duration::from_secs(5), probe).await, Ok(Ok(_))) {
-                    continue;
-                }
+            if !session.still_answers(since).await {
+                continue;
             }
             return Ok(Lease { session, pool: self, _permit: permit });
         }

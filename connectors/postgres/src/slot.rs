@@ -161,6 +161,7 @@ pub(crate) async fn create(connection: &mut Connection, config: &PostgresConfig)
     };
     let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", ident(slot));
     let limit = config.slot_creation_timeout;
+    connection.patience = connection.patience.max(limit);
     let created = tokio::time::timeout(limit, connection.rows("creating the replication slot", &command)).await;
     let rows = created.map_err(|_| {
         SourceError::new(ErrorKind::Unreachable, format!("slot {slot} could not be created within {limit:?}")).hint(
@@ -363,7 +364,15 @@ pub(crate) async fn ensure_publication(
     let names: Vec<String> = missing.iter().map(|t| t.id().to_string()).collect();
     let names = names.join(", ");
     tracing::info!(publication = %name, tables = %names, "adding tables to the publication");
-    execute(connection, &format!("publication {name} lacks {names}, and they cannot be added"), &sql, &sql).await
+    execute(connection, &format!("publication {name} lacks {names}, and they cannot be added"), &sql, &sql).await?;
+    let still_missing = publication(connection, name).await?.map_or_else(Vec::new, |state| state.missing(&only_tables));
+    match still_missing.first() {
+        None => Ok(()),
+        Some(table) => Err(catalog::refused(
+            &table.id(),
+            "it is a partition of a table that is published too, so its changes come under that table's name",
+        )),
+    }
 }
 
 /// Runs DDL; a missing right becomes an error with `hint`, the statement for somebody who has it.

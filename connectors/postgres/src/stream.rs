@@ -36,8 +36,6 @@ const BATCH: usize = 256 << 10;
 const IDLE_EVERY: Duration = Duration::from_secs(1);
 /// How often acknowledgements are passed on to the server, at most.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(250);
-/// How often the publication is looked at.
-const PUBLICATION_EVERY: Duration = Duration::from_secs(30);
 
 /// What the handle tells the task.
 #[derive(Default)]
@@ -157,6 +155,7 @@ impl Tail {
             heard_at: now,
             idle_at: now,
             publication_at: now,
+            check_publication: false,
             answer_wanted: false,
             probed_at: now,
             ask: None,
@@ -229,6 +228,8 @@ struct Task {
     heard_at: Instant,
     idle_at: Instant,
     publication_at: Instant,
+    /// A table has another name than before.
+    check_publication: bool,
     /// The server wants a status update now.
     answer_wanted: bool,
     /// When it was last looked at whether the server is shutting down.
@@ -291,9 +292,7 @@ impl Task {
                                 .await
                                 .map_err(|_| unreachable(format!("the catalogue did not answer within {limit:?}")))??;
                             let renamed = self.assembler.define(relation.oid, captured);
-                            if renamed {
-                                self.publication_at = Instant::now() - PUBLICATION_EVERY;
-                            }
+                            self.check_publication |= renamed;
                         }
                     }
                     Frame::Keepalive { end, reply } => {
@@ -345,9 +344,9 @@ impl Task {
                 self.sender_timeout * 2
             )));
         }
-        if now.duration_since(self.publication_at) >= PUBLICATION_EVERY {
-            self.publication_at = now;
-            self.check_publication().await?;
+        if self.check_publication || now.duration_since(self.publication_at) >= self.config.publication_check {
+            (self.check_publication, self.publication_at) = (false, now);
+            self.look_at_publication().await?;
         }
         Ok(())
     }
@@ -417,7 +416,7 @@ impl Task {
         if self.assembler.has_news() {
             at = at.min(self.idle_at + IDLE_EVERY);
         }
-        at.min(self.publication_at + PUBLICATION_EVERY)
+        at.min(self.publication_at + self.config.publication_check)
     }
 
     /// A server that is to shut down waits until its log is acknowledged, and asks for that over and over; it takes no new
@@ -437,7 +436,7 @@ impl Task {
     }
 
     /// A table that leaves the publication takes its changes along, without an error from the server.
-    async fn check_publication(&mut self) -> Result<()> {
+    async fn look_at_publication(&mut self) -> Result<()> {
         match timeout(self.side_timeout(), self.captures.unpublished()).await {
             Ok(Ok(missing)) if missing.is_empty() => Ok(()),
             Ok(Ok(missing)) => {

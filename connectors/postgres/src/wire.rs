@@ -32,6 +32,9 @@ const PINS: [(&str, &str); 9] = [
     ("lock_timeout", "30s"),
 ];
 
+/// The server's own limit for a statement in an SQL session (`5min` below).
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// What a connection is for; decides the settings beyond [`PINS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
@@ -73,6 +76,8 @@ pub(crate) struct Connection {
     pub(crate) version: u32,
     /// Whether the bytes travel encrypted.
     pub(crate) encrypted: bool,
+    /// How long an answer is waited for. (The stream of changes has its own rules.)
+    pub(crate) patience: Duration,
 }
 
 impl Connection {
@@ -98,6 +103,7 @@ impl Connection {
             frames: Frames::new(),
             out: BytesMut::new(),
             version: 0,
+            patience: STATEMENT_TIMEOUT + Duration::from_secs(60),
         };
         let mut parameters = vec![
             ("user", config.user.as_str()),
@@ -194,7 +200,10 @@ impl Connection {
             if let Some((tag, range)) = self.frames.take()? {
                 return Ok((tag, self.frames.body(range)));
             }
-            self.read().await?;
+            let limit = self.patience;
+            tokio::time::timeout(limit, self.read())
+                .await
+                .map_err(|_| unreachable(format!("the server has not answered for {limit:?}")))??;
         }
     }
 

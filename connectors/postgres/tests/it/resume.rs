@@ -395,3 +395,59 @@ async fn a_new_timeline_is_followed_where_it_has_our_past() {
     assert_eq!(error.kind, ErrorKind::PositionLost);
     assert!(error.message.contains("timeline 1"), "{error}");
 }
+
+/// The error that ends the stream after `sql`.
+async fn ends_with(sql: &str) -> (ErrorKind, String) {
+    let mut lab = Lab::new(SHOP);
+    lab.config.publication_check = Duration::from_millis(300);
+    let connector = lab.connector();
+    let mut stream = connector.open_stream(&[table("t"), table("u")], None).await.unwrap();
+    lab.drain(&connector, &mut stream).await;
+    lab.sql(sql);
+    let mut out = Vec::new();
+    let wait = async {
+        loop {
+            if let Err(error) = stream.next(&mut out).await {
+                return (error.kind, error.message);
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the gap is noticed")
+}
+
+#[tokio::test]
+async fn tables_that_are_replaced_while_streaming_are_gaps() {
+    for (sql, words) in [
+        ("ALTER PUBLICATION tidemark DROP TABLE t", "no longer publishes public.t"),
+        ("DROP TABLE t", "no longer publishes public.t"),
+        ("ALTER TABLE t RENAME TO elsewhere; INSERT INTO elsewhere VALUES (1)", "no longer publishes public.t"),
+        (
+            "BEGIN; ALTER TABLE t RENAME TO old; CREATE TABLE t (id int PRIMARY KEY, name text);
+             ALTER PUBLICATION tidemark ADD TABLE t; INSERT INTO t VALUES (1); COMMIT",
+            "public.t is another table now",
+        ),
+    ] {
+        let (kind, message) = ends_with(sql).await;
+        assert!(kind == ErrorKind::PositionLost && message.contains(words), "{sql}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_partition_beside_its_root_is_refused() {
+    let lab = Lab::new(
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100)",
+    );
+    let connector = lab.connector();
+    drop(connector.open_stream(&[table("p")], None).await.unwrap());
+    lab.slot_is_free().await;
+    let error = connector.open_stream(&[table("p"), table("p1")], None).await.err().unwrap();
+    assert!(error.kind == ErrorKind::SettingWrong && error.message.contains("partition"), "{error}");
+    let findings = connector.preflight(&[table("p"), table("p1")]).await.unwrap();
+    assert!(findings.iter().any(|f| f.id == "source.partition"));
+    // A partition alone is a table like any other.
+    lab.sql("DROP PUBLICATION tidemark");
+    let mut stream = connector.open_stream(&[table("p1")], None).await.unwrap();
+    lab.sql("INSERT INTO p VALUES (1)");
+    assert_eq!(changes(&lab.drain(&connector, &mut stream).await), ["insert 1"]);
+}
