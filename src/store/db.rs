@@ -156,6 +156,11 @@ impl Database {
         self.guard(|h| h.tree.apply_batch(batch))
     }
 
+    /// Returns when sled has written everything applied so far, which need not be on the disk.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.guard(|h| h.db.flush()).map(drop)
+    }
+
     /// Returns when everything applied so far is on the disk.
     pub(super) fn flush_durable(&self) -> Result<()> {
         self.guard(|h| h.db.flush())?;

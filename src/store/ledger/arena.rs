@@ -20,6 +20,11 @@ impl Space {
         [a, b, u8::from(self.is_owner)]
     }
 
+    /// The space of a page's key in sled.
+    pub(super) fn from_page_key(key: &[u8]) -> Option<Self> {
+        key.get(1..)?.first_chunk::<3>().map(|bytes| Self::from_bytes(*bytes))
+    }
+
     fn from_bytes(bytes: [u8; 3]) -> Self {
         Self { rule: u16::from_be_bytes([bytes[0], bytes[1]]), is_owner: bytes[2] != 0 }
     }
@@ -104,6 +109,19 @@ impl Arena {
             flushed: 0,
             deltas: HashMap::new(),
         }
+    }
+
+    /// The same memory with nothing in it, as far as it is not much more than `bytes`.
+    pub(super) fn emptied(mut self, bytes: usize) -> Self {
+        if self.log.capacity() > bytes * 2 {
+            return Self::new(bytes);
+        }
+        self.log.clear();
+        self.index.clear();
+        self.collisions.clear();
+        self.deltas.clear();
+        self.flushed = 0;
+        self
     }
 
     pub(super) fn len(&self) -> usize {

@@ -18,6 +18,7 @@
 //! checksums, no gap in the log. What is found damaged makes the caller move the whole ledger aside.
 
 mod arena;
+mod filter;
 mod page;
 mod pages;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use super::db::{Database, MAX_VALUE, Writes};
 use super::error::{Result, StoreError};
 use super::frame;
 use arena::{Arena, Change, Effect, Space, hash};
+use filter::Filter;
 use pages::{Loaded, SUMMARY, Summary};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,16 +37,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tidemark_contract::RowKey;
 
 /// The format this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
-/// sled's cache for the ledger.
-const CACHE: u64 = 16 << 20;
+/// sled's cache for the ledger. (It takes about twice as much.)
+const CACHE: u64 = 8 << 20;
 /// A log of this size is brought into the pages.
-const LOG_BYTES: usize = 4 << 20;
+const LOG_BYTES: usize = 3 << 20;
 /// Writers wait for the pages when the log has grown to so many times its size.
 const LOG_BACKLOG: usize = 4;
+/// How writers slow down from twice the log's size on: to 2.5 MB, some 50,000 entries, a second.
+const SLOWED_PER_BYTE: Duration = Duration::from_nanos(400);
 /// Pages kept at hand.
 const HOT_PAGES: usize = 8;
 /// Recent answers to "does it exist".
@@ -118,6 +123,10 @@ struct Front {
     active: Arena,
     /// On its way into the pages.
     frozen: Option<Arc<Arena>>,
+    /// An empty one to write into next: memory of this size is not given back and asked for again.
+    spare: Option<Arena>,
+    /// External ids that are or were there.
+    filter: Filter,
     hot: Vec<Loaded>,
     /// A key's hash, the lowest bit saying whether it exists.
     seen: Vec<u64>,
@@ -391,14 +400,19 @@ impl Ledger {
 
     fn write(&self, f: impl FnOnce(&Inner, &mut Front) -> Result<()>) -> Result<()> {
         let mut front = lock(&self.inner.front);
+        let before = front.active.len();
         f(&self.inner, &mut front)?;
         let len = front.active.len();
         drop(front);
-        if len >= self.inner.log_bytes {
+        let full = self.inner.log_bytes;
+        if len >= full {
             self.inner.wake_merger();
         }
-        if len >= self.inner.log_bytes * LOG_BACKLOG {
+        if len >= full * LOG_BACKLOG {
             self.inner.settle()?;
+        } else if len >= full * 2 {
+            // The pages do not keep up: slow down to a pace that they can keep, before it comes to waiting.
+            std::thread::sleep(SLOWED_PER_BYTE * u32::try_from(len - before).unwrap_or(u32::MAX));
         }
         Ok(())
     }
@@ -422,12 +436,18 @@ impl Front {
     }
 
     fn note_seen(&mut self, hash: u64, exists: bool) {
+        if exists && !self.filter.may_contain(hash) {
+            self.filter.insert(hash);
+        }
         if let Some(slot) = self.seen.get_mut(hash as usize % SEEN) {
             *slot = hash & !1 | u64::from(exists);
         }
     }
 
     fn was_seen(&self, hash: u64) -> Option<bool> {
+        if !self.filter.may_contain(hash) {
+            return Some(false);
+        }
         let slot = self.seen.get(hash as usize % SEEN)?;
         (slot & !1 == hash & !1).then_some(slot & 1 == 1)
     }
@@ -495,10 +515,19 @@ impl Inner {
         let summary: Summary = get_json(&db, SUMMARY)?.ok_or_else(|| damaged("the pages' record is missing"))?;
         let rules = get_json(&db, NAMES)?.unwrap_or_default();
         let mut digest = 0u64;
+        let known: u64 = summary.counts.values().sum();
+        let mut filter = Filter::new(usize::try_from(known + known / 4).unwrap_or(usize::MAX));
         db.for_each(&[pages::PAGE], |key, stored| {
-            frame::unseal(key, stored).map_err(damaged)?;
+            let payload = frame::unseal(key, stored).map_err(damaged)?;
             digest = digest.wrapping_add(frame::digest(stored));
-            Ok(())
+            let space = Space::from_page_key(key).filter(|space| !space.is_owner);
+            let page = page::Page::read(payload);
+            match (space, page) {
+                (Some(space), Ok(page)) => page.for_each(|key, _| filter.insert(hash(space, key))),
+                (None, page) => page.map(drop),
+                (_, Err(e)) => Err(e),
+            }
+            .map_err(|_| damaged("a page cannot be read"))
         })?;
         if digest != summary.digest {
             return Err(damaged("pages are missing or older than they should be"));
@@ -518,11 +547,18 @@ impl Inner {
         }
         let mut active = Arena::replay(bytes).ok_or_else(|| damaged("the log cannot be read"))?;
         count_effects(&db, &mut active)?;
+        for place in active.sorted() {
+            if let Some((space, key, _)) = active.at(place).filter(|(space, ..)| !space.is_owner) {
+                filter.insert(hash(space, key));
+            }
+        }
         let front = Front {
             rules,
             counts: summary.counts.clone(),
             active,
             frozen: None,
+            spare: None,
+            filter,
             hot: Vec::with_capacity(HOT_PAGES),
             seen: vec![0; SEEN],
         };
@@ -655,7 +691,8 @@ impl Inner {
         let mut log = lock(&self.log);
         let mut front = lock(&self.front);
         if front.frozen.is_none() && front.active.len() > 0 {
-            let frozen = std::mem::replace(&mut front.active, Arena::new(self.log_bytes));
+            let empty = front.spare.take().unwrap_or_else(|| Arena::new(self.log_bytes));
+            let frozen = std::mem::replace(&mut front.active, empty);
             log.frozen_end = log.next_part;
             log.frozen_flushed = frozen.flushed;
             front.frozen = Some(Arc::new(frozen));
@@ -679,7 +716,8 @@ impl Inner {
         db.flush_durable()?;
         log.frozen_flushed = 0;
         let mut front = lock(&self.front);
-        front.frozen = None;
+        drop(frozen);
+        front.spare = front.frozen.take().and_then(Arc::into_inner).map(|frozen| frozen.emptied(self.log_bytes));
         front.hot.clear();
         front.counts.clone_from(&new.counts);
         *summary = new;

@@ -14,6 +14,11 @@ pub(super) const SUMMARY: &[u8] = b"g";
 
 /// sled lets nobody else in (the checkpoint's database included) while it applies a batch: so batches are small.
 const STEP_BYTES: usize = 128 * 1024;
+/// Most changes to one page at a time.
+const CHANGES: usize = 4096;
+/// sled writes in the background and would keep any number of buffers waiting: it is made to catch up every so many
+/// bytes.
+const UNWRITTEN_BYTES: usize = 1 << 20;
 
 /// What is known of all pages together; written with every change of any of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -91,12 +96,16 @@ pub(super) fn merge(db: &Database, arena: &Arena, summary: &mut Summary) -> Resu
     while let Some((space, key, _)) = changes.peek() {
         let page = load(db, *space, key)?;
         these.clear();
-        while let Some(change) = changes.next_if(|(space, key, _)| page.covers(*space, key)) {
+        while these.len() < CHANGES
+            && let Some(change) = changes.next_if(|(space, key, _)| page.covers(*space, key))
+        {
             these.push(change);
         }
+        let is_split = changes.peek().is_some_and(|(space, key, _)| page.covers(*space, key));
         let damaged = |_: Damage| StoreError::damaged(db.path(), "a page cannot be read");
         merge_page(&page, &these, &mut entries, &mut step, summary).map_err(damaged)?;
-        if step.bytes > STEP_BYTES {
+        // A page that gets more changes is read again, as the pages it has become.
+        if is_split || step.bytes > STEP_BYTES {
             step.apply(db, summary)?;
         }
     }
@@ -107,17 +116,23 @@ pub(super) fn merge(db: &Database, arena: &Arena, summary: &mut Summary) -> Resu
 struct Step {
     writes: Writes,
     bytes: usize,
+    unwritten: usize,
 }
 
 impl Step {
     fn apply(&mut self, db: &Database, summary: &Summary) -> Result<()> {
         let mut writes = std::mem::take(&mut self.writes);
-        self.bytes = 0;
+        self.unwritten += std::mem::take(&mut self.bytes);
         if writes.is_empty() {
             return Ok(());
         }
         writes.push(summary.write()?);
-        db.apply(writes)
+        db.apply(writes)?;
+        if self.unwritten > UNWRITTEN_BYTES {
+            self.unwritten = 0;
+            db.flush()?;
+        }
+        Ok(())
     }
 }
 

@@ -184,17 +184,3 @@ fn a_crash_while_the_log_goes_into_the_pages_loses_nothing() {
         inner.db().flush_durable().expect("flushes");
     }
 }
-
-/// Copies a directory with everything in it.
-pub(crate) fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("creates");
-    for entry in std::fs::read_dir(from).expect("lists") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copies");
-        }
-    }
-}
