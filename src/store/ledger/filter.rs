@@ -27,7 +27,7 @@ impl Layer {
     fn place(&self, hash: u64) -> (usize, [u64; BLOCK_WORDS]) {
         let blocks = (self.words.len() / BLOCK_WORDS) as u64;
         // The upper half chooses the block, the lower half the bits.
-        let block = ((hash >> 32) * blocks >> 32) as usize * BLOCK_WORDS;
+        let block = (((hash >> 32) * blocks) >> 32) as usize * BLOCK_WORDS;
         let mut mask = [0; BLOCK_WORDS];
         let mut bits = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for _ in 0..HASHES {

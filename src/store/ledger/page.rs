@@ -170,7 +170,7 @@ impl Entries {
     /// The entries as pages that together reach from `lower` to `upper`: `(lower bound, page)` each, at least one.
     /// `appended` says that they end with new entries at the end of all keys: more of those will come, and never
     /// anything in between, so the pages are filled up.
-    pub(super) fn into_pages(&self, lower: &[u8], upper: Option<&[u8]>, appended: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub(super) fn to_pages(&self, lower: &[u8], upper: Option<&[u8]>, appended: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut pages = Vec::new();
         let mut lower = lower.to_vec();
         let mut body = Vec::with_capacity(MAX_BYTES + 256);
@@ -223,7 +223,7 @@ mod tests {
         for (key, value) in map {
             entries.push(key, value);
         }
-        entries.into_pages(b"", None, appended)
+        entries.to_pages(b"", None, appended)
     }
 
     proptest! {

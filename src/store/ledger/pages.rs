@@ -181,7 +181,7 @@ fn merge_page(
     if let Some(old) = &page.stored {
         summary.digest = summary.digest.wrapping_sub(frame::digest(old));
     }
-    for (lower, bytes) in entries.into_pages(&page.lower, page.upper.as_deref(), appended && page.upper.is_none()) {
+    for (lower, bytes) in entries.to_pages(&page.lower, page.upper.as_deref(), appended && page.upper.is_none()) {
         let key = key_of(page.space, &lower);
         let stored = frame::seal(&key, &bytes);
         summary.digest = summary.digest.wrapping_add(frame::digest(&stored));
