@@ -22,3 +22,4 @@ pub mod pipeline;
 pub mod registry;
 pub mod status;
 pub mod store;
+pub mod verify;

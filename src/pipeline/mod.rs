@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::status::{Board, Heartbeat, State};
 use crate::store::Store;
 use engine::End;
+pub(crate) use start::{default_schema, options};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tidemark_contract::{Connector, RowKey};

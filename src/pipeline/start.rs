@@ -101,15 +101,17 @@ pub(super) async fn start(
         table.estimate = parts.connector.estimate_rows(&table.request.table).await.unwrap_or(None);
     }
     let folding = folding(parts, &checkpoint, begins).await;
-    let view = LedgerView::new(parts.store.ledger().clone(), &rules, parts.store.ledger_lost())?;
+    let mut view = LedgerView::new(parts.store.ledger().clone(), &rules, parts.store.ledger_lost())?;
+    for table in &tables {
+        for (rule, _) in &table.bound {
+            view.set_generation(rule.id, table.generation);
+        }
+    }
     let mut loader = Loader::new(entities(&rules), parts.config.delivery.clone(), view, Instant::now());
     loader.set_paused(PauseMark::of(parts.store.dir()).is_set());
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     parts.outlet.metrics.prepare(names, loader.entity_names());
-    // A pass that begins anew must not be silent about keys of which an earlier tail or mapping spoke.
-    let again = tables.iter().filter(|t| t.generation == checkpoint.generation && t.needs_marks());
-    let again = again.filter(|t| matches!(t.life, Life::Pending { .. })).map(|t| t.name.clone()).collect();
-    let saved = save_start(parts, checkpoint, again).await?;
+    let saved = save_start(parts, checkpoint).await?;
     let steps = Steps::new(saved);
     let mut engine = Engine::new(parts, rules, tables, loader, steps, folding, tail);
     engine.steps.wanted = true;
@@ -142,7 +144,7 @@ fn is_passing(error: &Error) -> bool {
 }
 
 /// The schema that a table without one belongs to.
-fn default_schema(config: &Config) -> String {
+pub(crate) fn default_schema(config: &Config) -> String {
     match &config.source.engine {
         crate::config::Engine::Postgres { .. } => "public".into(),
         crate::config::Engine::Mysql { .. } => config.source.database.clone(),
@@ -151,7 +153,7 @@ fn default_schema(config: &Config) -> String {
 }
 
 /// What the tenant decides about the meaning of the pack.
-fn options(config: &Config) -> CompileOptions {
+pub(crate) fn options(config: &Config) -> CompileOptions {
     CompileOptions { time_zone: config.source.time_zone.as_ref().map(|zone| zone.zone.clone()) }
 }
 
@@ -254,7 +256,6 @@ fn tables(
             generation: of,
             pass: 0,
             next_chunk: 0,
-            outstanding: 0,
             rows,
             completed_at,
             estimate: None,
@@ -363,9 +364,9 @@ async fn folding(parts: &Parts, checkpoint: &Checkpoint, begins: &Position) -> O
     }
 }
 
-async fn save_start(parts: &Parts, checkpoint: Checkpoint, clear_marks: Vec<String>) -> Result<Checkpoint, Error> {
+async fn save_start(parts: &Parts, checkpoint: Checkpoint) -> Result<Checkpoint, Error> {
     let store = parts.store.clone();
-    let step = Step { checkpoint, clear_marks, ..Step::default() };
+    let step = Step { checkpoint, ..Step::default() };
     tokio::task::spawn_blocking(move || {
         store.commit(&step)?;
         Ok(step.checkpoint)
