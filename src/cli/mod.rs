@@ -1,18 +1,24 @@
 //! The command line: arguments in, text and exit codes out. One file per command; what they have in common is beside
 //! them (`tenant`, `output`, `terminal`). All formatting for people lives here.
 
+mod check;
 mod checkpoint;
 mod completions;
 mod dead_letters;
+mod demo;
 mod dev_crm;
+mod drop_slot;
 mod output;
 mod pause;
 mod resync;
 mod run;
+mod sides;
 mod status;
 mod status_view;
 mod tenant;
 mod terminal;
+mod test_pack;
+mod verify;
 
 pub use status_view::render as render_status;
 pub use terminal::{Look, Redraw, Table, Tone};
@@ -38,13 +44,18 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::RunArgs),
+    Check(check::CheckArgs),
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     Resync(resync::ResyncArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
+    Verify(verify::VerifyArgs),
+    DropSlot(drop_slot::DropSlotArgs),
+    Test(test_pack::TestArgs),
     DevCrm(dev_crm::DevCrmArgs),
+    Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -81,13 +92,18 @@ fn run(cli: Cli) -> Result<()> {
 async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args).await,
+        Command::Check(args) => check::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Pause(args) => pause::pause(args).await,
         Command::Resume(args) => pause::resume(args).await,
         Command::Resync(args) => resync::run(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::DeadLetters(args) => dead_letters::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::DropSlot(args) => drop_slot::run(args).await,
+        Command::Test(args) => test_pack::run(&args),
         Command::DevCrm(args) => dev_crm::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }
