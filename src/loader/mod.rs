@@ -371,6 +371,10 @@ impl<L: Ledger> Loader<L> {
 
     /// When [`Loader::next_request`] should be called again although nothing happened.
     pub fn wake_at(&self) -> Option<Instant> {
+        // Nothing but an answer, an operator or the next day can help; the regular look around is often enough.
+        if self.paused || matches!(self.wait, Some(Wait::InFlight | Wait::Quota)) {
+            return None;
+        }
         let batches = (0..self.entities.len())
             .filter_map(|e| self.queue.oldest_ready(e as EntityId))
             .map(|t| t + self.options.batch_wait);
