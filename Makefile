@@ -3,7 +3,7 @@ CARGO ?= cargo
 # 1: a test that cannot run because a server or a tool is missing fails. 0: it says that it was skipped.
 export TIDEMARK_REQUIRE_ALL ?= 1
 
-.PHONY: help setup demo test test-only fmt fmt-check lint doc build release ci
+.PHONY: help setup demo test test-only fmt fmt-check lint doc build release bench ci
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,6 +41,9 @@ build:
 
 release: ## the program as it is shipped, in target/release
 	@$(CARGO) build --release
+
+bench: setup ## rows/s of snapshot and tail beside psql and pg_recvlogical (ARGS="--rows 200000 --markdown")
+	@$(CARGO) bench --quiet --bench throughput -- $(ARGS)
 
 ci: ## what continuous integration runs
 	@.ci/run

@@ -1,0 +1,190 @@
+//! The vendor's database, and the tools that show how fast it can give its rows away.
+
+use crate::Failure;
+use crate::process::{ended_children_cpu, peak_memory, server_cpu};
+use crate::table::Run;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tidemark_throwaway::{PostgresCluster, PostgresOptions};
+
+pub const DATABASE: &str = "shop";
+pub const USER: &str = "tidemark";
+/// Slot of the limit tool.
+const LIMIT_SLOT: &str = "limit_tool";
+
+/// 15 columns of the kinds that a customer table has, about 450 bytes a row as text.
+const CREATE: &str = "
+CREATE TABLE customers (
+    id bigint PRIMARY KEY, first_name text, last_name text, company text, email text, phone text,
+    street text, city text, country char(2), credit_limit numeric(12,2), active boolean NOT NULL,
+    created_at timestamptz NOT NULL, updated_at timestamp NOT NULL, attributes jsonb, note text);
+ALTER TABLE customers OWNER TO tidemark;
+CREATE FUNCTION make(first bigint, last bigint) RETURNS void LANGUAGE sql AS $$
+INSERT INTO customers SELECT
+    n, (ARRAY['Anna','Bernd','Chloé','Dmitri','Eva','Farid','Grace','Hugo'])[1 + n % 8],
+    initcap(translate(substr(md5(n::text), 1, 11), '0123456789', 'ghijklmnop')),
+    initcap(translate(substr(md5(n::text), 12, 14), '0123456789', 'aeiourstln')) || ' & Sons Trading GmbH',
+    'Contact.' || n || '@' || substr(md5(n::text), 1, 12) || '.example',
+    '+49 30 ' || lpad((n * 7919 % 100000000)::text, 8, '0'),
+    initcap(translate(substr(md5((n + 1)::text), 1, 16), '0123456789', 'aeiourstln')) || 'strasse ' || n % 200,
+    (ARRAY['Berlin','Łódź','Besançon','Köln','San Sebastián','Reykjavík','Praha','Zürich'])[1 + n / 8 % 8],
+    (ARRAY['DE','PL','FR','DE','ES','IS','CZ','CH'])[1 + n / 8 % 8],
+    CASE WHEN n % 50 = 0 THEN NULL ELSE (n * 31 % 9000000)::numeric / 100 END, n % 10 <> 0,
+    timestamptz '2015-01-01 00:00:00+00' + n * interval '311.25 seconds',
+    timestamp '2024-01-01 00:00:00' + n * interval '17.5 seconds',
+    jsonb_build_object('segment', n % 5, 'newsletter', n % 3 = 0, 'tags', jsonb_build_array('t' || n % 17, 't' || n % 23),
+                       'source', 'import'),
+    left(md5(n::text) || ' ' || md5((n + 2)::text) || ' ' || md5((n + 3)::text) || ' ' || md5((n + 4)::text), 128)
+FROM generate_series(first, last) n $$;";
+
+/// The database with its table.
+pub struct Source {
+    pub cluster: PostgresCluster,
+    bin: PathBuf,
+    pub rows: u64,
+}
+
+/// A backlog in the log.
+pub struct Backlog {
+    pub changes: u64,
+    pub transactions: u64,
+    /// The log's head behind it.
+    pub end: String,
+}
+
+impl Source {
+    pub fn start(rows: u64) -> Result<Self, Failure> {
+        let options = PostgresOptions::default()
+            .setting("shared_buffers", "1GB")
+            .setting("max_wal_size", "16GB")
+            .setting("checkpoint_timeout", "1h")
+            .setting("autovacuum", "off");
+        let cluster = PostgresCluster::start(options)?;
+        let pid = cluster.pid().ok_or("the server does not run")?;
+        let server = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+        let bin = server.parent().ok_or("the server lies nowhere")?.to_owned();
+        cluster.psql(&format!("CREATE ROLE {USER} LOGIN REPLICATION; CREATE DATABASE {DATABASE} OWNER {USER}"))?;
+        cluster.psql_in(DATABASE, CREATE)?;
+        cluster.psql_in(DATABASE, &format!("SELECT make(1, {rows})"))?;
+        // As it lies in a database that has been running for a while.
+        cluster.psql_in(DATABASE, "VACUUM (FREEZE, ANALYZE) customers; CHECKPOINT")?;
+        Ok(Self { cluster, bin, rows })
+    }
+
+    pub fn sql(&self, sql: &str) -> Result<String, Failure> {
+        Ok(self.cluster.psql_in(DATABASE, sql)?)
+    }
+
+    /// Number of a query's single answer.
+    pub fn number(&self, sql: &str) -> Result<u64, Failure> {
+        Ok(self.sql(sql)?.parse()?)
+    }
+
+    pub fn cpu(&self) -> Duration {
+        self.cluster.pid().map_or(Duration::ZERO, server_cpu)
+    }
+
+    fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command.args(["-h", "127.0.0.1", "-U", USER, "-d", DATABASE, "-p", &self.cluster.port().to_string()]);
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Runs a tool to its end and accounts for it.
+    fn limit(&self, name: &str, rows: u64, mut command: Command) -> Result<Run, Failure> {
+        let (children, server, begun) = (ended_children_cpu(), self.cpu(), Instant::now());
+        let mut child = command.spawn()?;
+        let mut memory = 0;
+        let (status, wall) = loop {
+            memory = memory.max(peak_memory(child.id()));
+            match child.try_wait()? {
+                Some(status) => break (status, begun.elapsed()),
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        if !status.success() {
+            return Err(format!("{name}: {status}").into());
+        }
+        let client = ended_children_cpu() - children;
+        Ok(Run { name: name.into(), rows, wall, client, server: self.cpu() - server, crm: None, memory })
+    }
+
+    /// `COPY … TO STDOUT` of the whole table to /dev/null: the best of `times`, after one that warms the caches.
+    pub fn copy(&self, times: usize) -> Result<Run, Failure> {
+        let mut best: Option<Run> = None;
+        for turn in 0..=times {
+            let mut command = self.tool("psql");
+            command.args(["-X", "-q", "-c", "COPY (SELECT * FROM customers) TO STDOUT"]);
+            let run = self.limit("psql: COPY … TO STDOUT > /dev/null", self.rows, command)?;
+            if turn > 0 && best.as_ref().is_none_or(|best| run.wall < best.wall) {
+                best = Some(run);
+            }
+        }
+        best.ok_or_else(|| "COPY was not run".into())
+    }
+
+    /// Bytes of a row as COPY writes it, on average.
+    pub fn row_bytes(&self) -> Result<u64, Failure> {
+        let mut command = self.tool("psql");
+        command.args(["-X", "-q", "-c", "COPY (SELECT * FROM customers WHERE id <= 10000) TO STDOUT"]);
+        let bytes = command.stdout(Stdio::piped()).output()?.stdout.len() as u64;
+        Ok(bytes / self.rows.min(10_000))
+    }
+
+    /// From here on the log is kept for the limit tool.
+    pub fn open_limit_slot(&self) -> Result<(), Failure> {
+        self.sql(&format!("SELECT pg_create_logical_replication_slot('{LIMIT_SLOT}', 'pgoutput')")).map(drop)
+    }
+
+    /// Drains the limit tool's slot with pg_recvlogical to /dev/null, and drops it.
+    pub fn receive(&self, backlog: &Backlog, publication: &str) -> Result<Run, Failure> {
+        let mut command = self.tool("pg_recvlogical");
+        command.args(["--slot", LIMIT_SLOT, "--start", "--no-loop", "--endpos", &backlog.end, "-f", "-"]);
+        command.args(["-o", "proto_version=1", "-o", &format!("publication_names={publication}")]);
+        let run = self.limit("pg_recvlogical (pgoutput) > /dev/null", backlog.changes, command)?;
+        self.sql(&format!("SELECT pg_drop_replication_slot('{LIMIT_SLOT}')"))?;
+        Ok(run)
+    }
+
+    /// Writes changes of many transactions: 60 % inserts, 36 % updates, 4 % deletes, each of another row.
+    pub fn write_backlog(&self, changes: u64, transactions: u64) -> Result<Backlog, Failure> {
+        let (inserts, updates, deletes) =
+            (changes * 6 / 10 / transactions, changes * 36 / 100 / transactions, changes * 4 / 100 / transactions);
+        let rows = self.rows;
+        // 7919 is a prime that divides no round number: the rows are scattered, and none comes twice.
+        self.sql(&format!(
+            "DO $$ DECLARE t bigint; BEGIN
+               FOR t IN 0..{transactions} - 1 LOOP
+                 PERFORM make({rows} + t * {inserts} + 1, {rows} + (t + 1) * {inserts});
+                 UPDATE customers SET credit_limit = coalesce(credit_limit, 0) + 0.5, phone = '+49 40 ' || id,
+                     updated_at = updated_at + interval '1 hour'
+                   WHERE id IN (SELECT 1 + k * 7919 % {rows} FROM generate_series(t * {updates}, (t + 1) * {updates} - 1) k);
+                 DELETE FROM customers WHERE id IN (SELECT 1 + k * 7919 % {rows} FROM generate_series(
+                   {transactions} * {updates} + t * {deletes}, {transactions} * {updates} + (t + 1) * {deletes} - 1) k);
+                 COMMIT;
+               END LOOP;
+             END $$"
+        ))?;
+        Ok(Backlog { changes: (inserts + updates + deletes) * transactions, transactions, end: self.head()? })
+    }
+
+    /// Updates every row in one transaction.
+    pub fn write_giant(&self) -> Result<Backlog, Failure> {
+        self.sql(
+            "UPDATE customers SET credit_limit = coalesce(credit_limit, 0) + 0.25, updated_at = updated_at + interval '1 day'",
+        )?;
+        Ok(Backlog { changes: self.number("SELECT count(*) FROM customers")?, transactions: 1, end: self.head()? })
+    }
+
+    fn head(&self) -> Result<String, Failure> {
+        self.sql("SELECT pg_current_wal_flush_lsn()")
+    }
+
+    /// Whether the server may forget everything before this place, as far as a slot goes.
+    pub fn is_confirmed(&self, slot: &str, place: &str) -> Result<bool, Failure> {
+        let sql = format!("SELECT confirmed_flush_lsn >= '{place}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        Ok(self.sql(&sql)? == "t")
+    }
+}
