@@ -118,7 +118,9 @@ impl<'a> Tenant<'a> {
         std::fs::write(dir.join("mapping.toml"), PACK)?;
         let crm = match target {
             Target::Null => "profile = \"null\"".to_owned(),
-            Target::Loopback(crm) => format!("profile = \"rest\"\nbase_url = \"{}\"\nauth = {{ type = \"none\" }}", crm.url),
+            Target::Loopback(crm) => {
+                format!("profile = \"rest\"\nbase_url = \"{}\"\nauth = {{ type = \"none\" }}", crm.url)
+            }
         };
         let text = format!(
             "tidemark = 1\ntenant = \"{name}\"\n\
@@ -295,7 +297,11 @@ impl Daemon<'_> {
         }
         let status = self.child.wait()?;
         self.end_profile();
-        if status.success() { Ok(()) } else { Err(format!("the daemon ended with {status}\n{}", self.tenant.last_words()).into()) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the daemon ended with {status}\n{}", self.tenant.last_words()).into())
+        }
     }
 
     /// SIGKILL.

@@ -10,8 +10,8 @@ use tidemark_throwaway::{PostgresCluster, PostgresOptions};
 
 pub const DATABASE: &str = "shop";
 pub const USER: &str = "tidemark";
-/// Slot of the limit tool.
-const LIMIT_SLOT: &str = "limit_tool";
+/// Slot and publication of the limit tool.
+const LIMIT: &str = "limit_tool";
 
 /// 15 columns of the kinds that a customer table has, about 450 bytes a row as text.
 const CREATE: &str = "
@@ -20,6 +20,7 @@ CREATE TABLE customers (
     street text, city text, country char(2), credit_limit numeric(12,2), active boolean NOT NULL,
     created_at timestamptz NOT NULL, updated_at timestamp NOT NULL, attributes jsonb, note text);
 ALTER TABLE customers OWNER TO tidemark;
+CREATE PUBLICATION limit_tool FOR TABLE customers;
 CREATE FUNCTION make(first bigint, last bigint) RETURNS void LANGUAGE sql AS $$
 INSERT INTO customers SELECT
     n, (ARRAY['Anna','Bernd','Chloé','Dmitri','Eva','Farid','Grace','Hugo'])[1 + n % 8],
@@ -34,7 +35,7 @@ INSERT INTO customers SELECT
     timestamptz '2015-01-01 00:00:00+00' + n * interval '311.25 seconds',
     timestamp '2024-01-01 00:00:00' + n * interval '17.5 seconds',
     jsonb_build_object('segment', n % 5, 'newsletter', n % 3 = 0, 'tags', jsonb_build_array('t' || n % 17, 't' || n % 23),
-                       'source', 'import'),
+                       'source', 'import', 'campaign', 'spring ' || 2015 + n % 10),
     left(md5(n::text) || ' ' || md5((n + 2)::text) || ' ' || md5((n + 3)::text) || ' ' || md5((n + 4)::text), 128)
 FROM generate_series(first, last) n $$;";
 
@@ -135,16 +136,16 @@ impl Source {
 
     /// From here on the log is kept for the limit tool.
     pub fn open_limit_slot(&self) -> Result<(), Failure> {
-        self.sql(&format!("SELECT pg_create_logical_replication_slot('{LIMIT_SLOT}', 'pgoutput')")).map(drop)
+        self.sql(&format!("SELECT pg_create_logical_replication_slot('{LIMIT}', 'pgoutput')")).map(drop)
     }
 
     /// Drains the limit tool's slot with pg_recvlogical to /dev/null, and drops it.
-    pub fn receive(&self, backlog: &Backlog, publication: &str) -> Result<Run, Failure> {
+    pub fn receive(&self, backlog: &Backlog) -> Result<Run, Failure> {
         let mut command = self.tool("pg_recvlogical");
-        command.args(["--slot", LIMIT_SLOT, "--start", "--no-loop", "--endpos", &backlog.end, "-f", "-"]);
-        command.args(["-o", "proto_version=1", "-o", &format!("publication_names={publication}")]);
+        command.args(["--slot", LIMIT, "--start", "--no-loop", "--endpos", &backlog.end, "-f", "-"]);
+        command.args(["-o", "proto_version=1", "-o", &format!("publication_names={LIMIT}")]);
         let run = self.limit("pg_recvlogical (pgoutput) > /dev/null", backlog.changes, command)?;
-        self.sql(&format!("SELECT pg_drop_replication_slot('{LIMIT_SLOT}')"))?;
+        self.sql(&format!("SELECT pg_drop_replication_slot('{LIMIT}')"))?;
         Ok(run)
     }
 
@@ -184,7 +185,8 @@ impl Source {
 
     /// Whether the server may forget everything before this place, as far as a slot goes.
     pub fn is_confirmed(&self, slot: &str, place: &str) -> Result<bool, Failure> {
-        let sql = format!("SELECT confirmed_flush_lsn >= '{place}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        let sql =
+            format!("SELECT confirmed_flush_lsn >= '{place}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
         Ok(self.sql(&sql)? == "t")
     }
 }
