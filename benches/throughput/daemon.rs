@@ -12,7 +12,13 @@ use std::time::{Duration, Instant};
 use tidemark::admin::Client;
 use tidemark::status::{State, StatusReport, TablePhase};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tidemark");
+/// The program that is measured: another one than the one just built if this variable names it.
+const PROGRAM_VARIABLE: &str = "TIDEMARK_BENCH_PROGRAM";
+
+fn program() -> Command {
+    let program = std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| env!("CARGO_BIN_EXE_tidemark").into());
+    Command::new(program)
+}
 
 /// Nothing here takes longer, or it has failed.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -63,7 +69,7 @@ impl DevCrm {
     pub fn start(dir: &Path) -> Result<Self, Failure> {
         let model = dir.join("model.json");
         std::fs::write(&model, MODEL)?;
-        let mut command = Command::new(PROGRAM);
+        let mut command = program();
         command.args(["dev-crm", "--listen", "127.0.0.1:0", "--history", "0", "--schema"]).arg(model);
         let log = File::create(dir.join("crm.log"))?;
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
@@ -141,7 +147,7 @@ impl<'a> Tenant<'a> {
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = program();
         command.args(words).arg("--config").arg(self.dir.join("tenant.toml")).stdin(Stdio::null());
         command.env_remove("TIDEMARK_LOG").env("NO_COLOR", "1");
         command
