@@ -13,23 +13,35 @@ use tidemark_contract::{ErrorKind, Result, SourceError};
 pub(crate) async fn authenticate(c: &mut Connection, config: &PostgresConfig, channel: &Channel) -> Result<()> {
     loop {
         let (code, body) = challenge(c).await?;
+        if let Some(objection) = objection(code, config.password.is_some(), channel) {
+            return Err(objection);
+        }
         match code {
             0 => return Ok(()),
-            3 if !channel.private => return Err(refused_method("the password in the clear")),
             3 => {
                 let password = password(config)?.as_bytes();
                 c.send(|out| frontend::password_message(password, out)).await?;
             }
-            5 if !channel.private && !channel.local => return Err(refused_method("an MD5 hash of the password")),
             5 => {
                 let salt = body.first_chunk::<4>().ok_or_else(malformed)?;
                 let hash = md5_hash(config.user.as_bytes(), password(config)?.as_bytes(), *salt);
                 c.send(|out| frontend::password_message(hash.as_bytes(), out)).await?;
             }
             10 => scram(c, password(config)?, channel, &body).await?,
-            7..=9 => return Err(refused("the server asks for Kerberos (GSSAPI or SSPI), which is not supported")),
-            other => return Err(refused(format!("the server asks for the unknown authentication method {other}"))),
+            _ => return Err(malformed()),
         }
+    }
+}
+
+/// Why a request for authentication is not answered, if so: nobody may overhear a password, and there must be one.
+pub(crate) fn objection(code: u32, has_password: bool, channel: &Channel) -> Option<SourceError> {
+    match code {
+        0 | 11 | 12 => None,
+        3 if !channel.private => Some(refused_method("the password in the clear")),
+        5 if !channel.private && !channel.local => Some(refused_method("an MD5 hash of the password")),
+        3 | 5 | 10 => (!has_password).then(no_password),
+        7..=9 => Some(refused("the server asks for Kerberos (GSSAPI or SSPI), which is not supported")),
+        other => Some(refused(format!("the server asks for the unknown authentication method {other}"))),
     }
 }
 
@@ -72,9 +84,11 @@ async fn scram(c: &mut Connection, password: &str, channel: &Channel, mechanisms
 }
 
 fn password(config: &PostgresConfig) -> Result<&str> {
-    config.password.as_ref().map(|p| p.expose()).ok_or_else(|| {
-        refused("the server asks for a password, and none is configured").hint("set the source's password")
-    })
+    config.password.as_ref().map(|p| p.expose()).ok_or_else(no_password)
+}
+
+fn no_password() -> SourceError {
+    refused("the server asks for a password, and none is configured").hint("set the source's password")
 }
 
 fn refused(message: impl Into<String>) -> SourceError {

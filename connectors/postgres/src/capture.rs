@@ -6,6 +6,7 @@ use crate::catalog::{self, Table, is_wanted, refused};
 use crate::pgoutput::{Relation, RelationColumn};
 use crate::position::{Tables, lost};
 use crate::session::{Head, Session};
+use crate::sql::Queries;
 use crate::types::{Types, max_length};
 use crate::wire::literal;
 use std::collections::HashMap;

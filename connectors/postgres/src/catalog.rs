@@ -2,8 +2,9 @@
 
 use crate::decode::Kind;
 use crate::error::undecodable;
+use crate::sql::{Queries, Sql};
 use crate::types::{Types, max_length};
-use crate::wire::{Connection, literal};
+use crate::wire::literal;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -239,7 +240,7 @@ pub(crate) fn missing_table(table: &TableId) -> SourceError {
 
 /// Describes tables; those that do not exist are missing in the answer. Also learns their types.
 pub(crate) async fn describe(
-    connection: &mut Connection,
+    connection: &mut impl Queries,
     types: &mut Types,
     tables: &[TableId],
 ) -> Result<HashMap<TableId, Table>> {
@@ -253,7 +254,7 @@ pub(crate) async fn describe(
 }
 
 /// Describes all user tables, partitions left out.
-pub(crate) async fn describe_all(connection: &mut Connection, types: &mut Types) -> Result<Vec<Table>> {
+pub(crate) async fn describe_all(connection: &mut Sql, types: &mut Types) -> Result<Vec<Table>> {
     let condition = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
         AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition";
     describe_where(connection, types, condition).await
@@ -304,7 +305,7 @@ pub(crate) fn parse_description(row: Vec<Option<String>>) -> Result<Table> {
         .map_err(|e| undecodable("the catalogue's description of a table was not understood").caused_by(e))
 }
 
-async fn describe_where(connection: &mut Connection, types: &mut Types, condition: &str) -> Result<Vec<Table>> {
+async fn describe_where(connection: &mut impl Queries, types: &mut Types, condition: &str) -> Result<Vec<Table>> {
     let rows = connection.rows("reading tables from the catalogue", &description_sql(condition)).await?;
     let tables = rows.into_iter().map(parse_description).collect::<Result<Vec<_>>>()?;
     let oids: Vec<u32> = tables.iter().flat_map(|t| t.columns().iter().map(|c| c.type_oid)).collect();
@@ -314,7 +315,7 @@ async fn describe_where(connection: &mut Connection, types: &mut Types, conditio
 
 /// The server's own estimate of a table's rows. Statistics of its leaves are scaled by their present size; where a leaf was
 /// never analysed the planner's guess is taken.
-pub(crate) async fn estimate_rows(connection: &mut Connection, table: &TableId) -> Result<Option<u64>> {
+pub(crate) async fn estimate_rows(connection: &mut Sql, table: &TableId) -> Result<Option<u64>> {
     let name = sql_name(table);
     let doing = format!("estimating the rows of table {table}");
     let sql = format!(

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use tidemark_contract::{ErrorKind, SourceError};
+use tokio_postgres::error::DbError;
 
 /// An error reported by the server.
 ///
@@ -18,22 +19,26 @@ pub(crate) struct ServerError {
 impl ServerError {
     /// Reads the fields of an ErrorResponse: a letter and a NUL-terminated text each, ended by a NUL.
     pub(crate) fn parse(body: &[u8]) -> Self {
-        let mut error = Self { code: String::new(), message: String::new(), hint: None };
+        let (mut code, mut message, mut hint) = (String::new(), String::new(), None);
         for field in body.split(|b| *b == 0) {
             let Some((letter, text)) = field.split_first() else { break };
             let text = String::from_utf8_lossy(text).into_owned();
             match letter {
-                b'C' => error.code = text,
-                b'M' => error.message = text,
-                b'H' => error.hint = Some(text),
+                b'C' => code = text,
+                b'M' => message = text,
+                b'H' => hint = Some(text),
                 _ => {}
             }
         }
-        if error.code.starts_with("22") || error.code.starts_with("23") {
-            error.message = "the server reported a data error (its text may quote values and is not shown)".into();
-            error.hint = None;
+        Self::new(code, message, hint)
+    }
+
+    fn new(code: String, mut message: String, mut hint: Option<String>) -> Self {
+        if code.starts_with("22") || code.starts_with("23") {
+            message = "the server reported a data error (its text may quote values and is not shown)".into();
+            hint = None;
         }
-        error
+        Self { code, message, hint }
     }
 
     fn kind(&self) -> ErrorKind {
@@ -76,6 +81,12 @@ impl ServerError {
         let mut error = SourceError::new(self.kind(), format!("{doing}: {self}"));
         error.hint = self.advice();
         error.caused_by(self)
+    }
+}
+
+impl From<&DbError> for ServerError {
+    fn from(error: &DbError) -> Self {
+        Self::new(error.code().code().to_owned(), error.message().to_owned(), error.hint().map(str::to_owned))
     }
 }
 

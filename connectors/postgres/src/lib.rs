@@ -6,8 +6,8 @@
 //! types.rs      type OIDs → kinds                       assemble.rs  log messages → changes
 //! preflight.rs  findings                                pgoutput.rs  the log's messages, parsed
 //! snapshot.rs   chunks and rows by key                  decode.rs    text → values (nested.rs: arrays, composites)
-//! session.rs    SQL connections                         position.rs  places in the log
-//! wire.rs       the protocol (auth.rs, tls.rs, socket.rs, error.rs below it)
+//! session.rs    SQL sessions kept open (sql.rs)         position.rs  places in the log
+//! wire.rs       the replication connection; auth.rs, tls.rs, socket.rs and error.rs serve it and sql.rs
 //! ```
 //!
 //! Everything is read as text, under the same session settings for SQL and for replication, and decoded by one decoder:
@@ -27,6 +27,7 @@ mod session;
 mod slot;
 mod snapshot;
 mod socket;
+mod sql;
 mod stream;
 mod tls;
 mod types;
@@ -40,6 +41,7 @@ use error::undecodable;
 use position::{History, Log, Lsn, Place, Tables};
 use session::Pool;
 use snapshot::PageSizes;
+use sql::Queries;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,7 +50,7 @@ use tidemark_contract::{
     SnapshotChunk, TableId, TableRequest, TableSchema,
 };
 use types::Types;
-use wire::{Connection, Purpose};
+use wire::Connection;
 
 /// A password. Does not show itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -238,7 +240,7 @@ impl Connector for Postgres {
 
     async fn open_stream(&self, tables: &[TableRequest], from: Option<&Position>) -> Result<Box<dyn ChangeStream>> {
         let config = &self.config;
-        let mut connection = Connection::open(config, Purpose::Replication).await?;
+        let mut connection = Connection::open(config).await?;
         let identity = connection.rows("identifying the system", "IDENTIFY_SYSTEM").await?;
         let (system, timeline, head) = match identity.first().map(|row| &row[..]) {
             Some([Some(system), Some(timeline), Some(head), ..]) => (system, timeline.parse().ok(), head.parse().ok()),
@@ -338,7 +340,7 @@ impl Connector for Postgres {
 
     async fn release(&self) -> Result<Vec<String>> {
         self.pool.close().await;
-        let mut connection = Connection::open(&self.config, Purpose::Replication).await?;
+        let mut connection = Connection::open(&self.config).await?;
         let removed = slot::release(&mut connection, &self.config).await;
         connection.terminate().await;
         removed

@@ -4,9 +4,10 @@ use crate::PostgresConfig;
 use crate::catalog::{self, Table, missing_table};
 use crate::error::sqlstate;
 use crate::slot::{self, PublicationState, SlotState};
+use crate::sql::{Queries, Sql};
 use crate::tls::TlsMode;
 use crate::types::Types;
-use crate::wire::{Connection, Purpose, ident};
+use crate::wire::{Connection, ident};
 use serde::Deserialize;
 use std::collections::HashSet;
 use tidemark_contract::{Finding, Result, Severity, SourceError, TableId, TableRequest};
@@ -42,7 +43,7 @@ const SERVER: &str = "SELECT jsonb_build_object(
 
 /// Looks at everything that `tables` need.
 pub(crate) async fn run(config: &PostgresConfig, tables: &[TableRequest]) -> Result<Vec<Finding>> {
-    let mut connection = Connection::open(config, Purpose::Sql).await?;
+    let mut connection = Sql::open(config).await?;
     let mut findings = vec![version(connection.major()), tls(config, connection.encrypted)];
     let server = connection.value("reading the server's settings", SERVER).await?.unwrap_or_default();
     let server: Server = serde_json::from_str(&server)
@@ -113,7 +114,7 @@ fn tls(config: &PostgresConfig, encrypted: bool) -> Finding {
 async fn replication_right(config: &PostgresConfig) -> Result<Finding> {
     const ID: &str = "source.replication_right";
     let wanted = "a role that may open replication connections";
-    match Connection::open(config, Purpose::Replication).await {
+    match Connection::open(config).await {
         Ok(connection) => {
             connection.terminate().await;
             Ok(Finding::ok(ID, format!("role {} may replicate", config.user)))
@@ -344,10 +345,7 @@ fn identity(table: &Table, request: &TableRequest) -> Option<Finding> {
 }
 
 /// A partition cannot be read beside the table it belongs to: its changes are published under the root's name.
-async fn overlapping_partitions(
-    connection: &mut Connection,
-    present: &[(&Table, &TableRequest)],
-) -> Result<Vec<Finding>> {
+async fn overlapping_partitions(connection: &mut Sql, present: &[(&Table, &TableRequest)]) -> Result<Vec<Finding>> {
     let oids: HashSet<u32> = present.iter().map(|(table, _)| table.oid).collect();
     let mut findings = Vec::new();
     for (table, request) in present.iter().filter(|(table, _)| table.is_partition) {

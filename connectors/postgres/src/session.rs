@@ -3,8 +3,9 @@
 use crate::PostgresConfig;
 use crate::error::{sqlstate, undecodable};
 use crate::position::{Log, Lsn, Tables};
+use crate::sql::{Queries, Sql};
 use crate::types::Types;
-use crate::wire::{Connection, Purpose};
+use crate::wire::Connection;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidemark_contract::Result;
@@ -21,7 +22,7 @@ pub(crate) struct Server {
 
 /// An SQL connection and the server at its other end.
 pub(crate) struct Session {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Sql,
     pub(crate) server: Server,
     /// The types met on this connection.
     pub(crate) types: Types,
@@ -43,14 +44,14 @@ pub(crate) struct Head {
 
 impl Session {
     pub(crate) async fn open(config: &PostgresConfig) -> Result<Self> {
-        let mut connection = Connection::open(config, Purpose::Sql).await?;
+        let mut connection = Sql::open(config).await?;
         let sql = "SELECT system_identifier, current_setting('wal_block_size'),
                 pg_size_bytes(current_setting('wal_segment_size')) FROM pg_control_system()";
         let server = match connection.rows("asking for the system identifier", sql).await {
             Ok(rows) => rows,
             // Some services revoke the function; a replication connection tells the identifier to whoever may have one.
             Err(error) if sqlstate(&error) == Some("42501") => {
-                let mut walsender = Connection::open(config, Purpose::Replication).await?;
+                let mut walsender = Connection::open(config).await?;
                 let mut rows = walsender.rows("identifying the system", "IDENTIFY_SYSTEM").await?;
                 walsender.terminate().await;
                 let sizes =
@@ -74,6 +75,9 @@ impl Session {
 
     /// Whether the connection is still good; looked at only if it has been idle `since` a while ago.
     pub(crate) async fn still_answers(&mut self, since: Instant) -> bool {
+        if self.connection.is_closed() {
+            return false;
+        }
         if since.elapsed() < Duration::from_secs(1) {
             return true;
         }

@@ -13,6 +13,7 @@
 use crate::catalog::{Table, sql_name};
 use crate::error::{sqlstate, undecodable};
 use crate::position::{Lsn, Place, Tables, lost};
+use crate::sql::Queries;
 use crate::wire::{Connection, ident, literal};
 use crate::{PostgresConfig, catalog};
 use serde::Deserialize;
@@ -79,7 +80,7 @@ impl SlotState {
 }
 
 /// Reads a slot's state; `None` if there is no such slot.
-pub(crate) async fn state(connection: &mut Connection, slot: &str) -> Result<Option<SlotState>> {
+pub(crate) async fn state(connection: &mut impl Queries, slot: &str) -> Result<Option<SlotState>> {
     let sql = format!("SELECT to_jsonb(s) FROM pg_replication_slots s WHERE slot_name = {}", literal(slot));
     let Some(text) = connection.value("reading the state of the slot", &sql).await? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|e| undecodable("the slot's state was not understood").caused_by(e))
@@ -225,7 +226,7 @@ pub(crate) struct Drift {
 }
 
 /// Reads a publication's state; `None` if there is no such publication.
-pub(crate) async fn publication(connection: &mut Connection, name: &str) -> Result<Option<PublicationState>> {
+pub(crate) async fn publication(connection: &mut impl Queries, name: &str) -> Result<Option<PublicationState>> {
     let sql = format!(
         "SELECT to_jsonb(p) || jsonb_build_object('comment', obj_description(p.oid, 'pg_publication'),
             'is_ours', pg_has_role(p.pubowner, 'USAGE'),

@@ -1,6 +1,6 @@
 //! Reading tables: pages in key order, and rows by key.
 //!
-//! Each call is one short transaction of two round trips:
+//! Each call is one short transaction of three round trips (the third announces the `COPY`, as tokio-postgres does it):
 //!
 //! 1. `LOCK TABLE … IN ACCESS SHARE MODE`, which is what any `SELECT` takes, **before** the transaction's snapshot exists.
 //!    From here on the table cannot be altered, so the description read next is the one the rows are written with (R12);
@@ -19,7 +19,8 @@ use crate::catalog::{self, Shape, Table, description_sql, refused, sql_name};
 use crate::decode;
 use crate::error::{bug, undecodable};
 use crate::session::{Head, Lease, Pool};
-use crate::wire::{Connection, ident, literal};
+use crate::sql::{Queries, Sql};
+use crate::wire::{ident, literal};
 use memchr::memchr;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -87,7 +88,7 @@ async fn begin<'a>(pool: &'a Pool, request: &TableRequest) -> Result<Reading<'a>
 /// Makes the operators of key types that extensions brought visible until the transaction's end. Without them the server
 /// compares such a key as the type it converts to (citext as text), in another order than the one it sorts by, and rows
 /// would be left out between two pages.
-async fn see_operators(connection: &mut Connection, table: &TableId, types: &[u32]) -> Result<()> {
+async fn see_operators(connection: &mut Sql, table: &TableId, types: &[u32]) -> Result<()> {
     let oids = types.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "WITH RECURSIVE bases AS (
@@ -131,12 +132,12 @@ impl Reading<'_> {
         let mut last = Vec::new();
         let mut scratch = Vec::new();
         let mut unescaped = Vec::new();
-        let sql = format!("COPY ({select}) TO STDOUT; COMMIT");
+        let sql = format!("COPY ({select}) TO STDOUT");
         let doing = format!("reading table {}", schema.table);
         let whole = lease
             .session
             .connection
-            .copy_out(&doing, &sql, |line| {
+            .copy_and_commit(&doing, &sql, |line| {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);
                 let row = decode_line(&shape, line, &mut scratch, &mut unescaped)?;
                 bytes += row.memory();

@@ -20,6 +20,7 @@ use crate::capture::Captures;
 use crate::error::{bug, sqlstate, undecodable, unreachable};
 use crate::pgoutput::{EPOCH, Frame, Message};
 use crate::position::{self, History, Log, Lsn, Place, lost};
+use crate::sql::Queries;
 use crate::wire::{Connection, ident};
 use bytes::{BufMut, BytesMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -2,7 +2,7 @@
 
 use crate::decode::{ArrayKind, CompositeKind, Kind};
 use crate::error::undecodable;
-use crate::wire::Connection;
+use crate::sql::Queries;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Described {
 impl Types {
     /// Learns about `oids` and the types they are made of. Enumerations and composite types are looked up again each
     /// time, for they may have changed.
-    pub(crate) async fn learn(&mut self, connection: &mut Connection, oids: &[u32]) -> Result<()> {
+    pub(crate) async fn learn(&mut self, connection: &mut impl Queries, oids: &[u32]) -> Result<()> {
         let mut fresh = HashSet::new();
         let mut queue: Vec<u32> = oids.to_vec();
         while !queue.is_empty() {

@@ -1,17 +1,17 @@
-//! A small client of PostgreSQL's frontend/backend protocol 3.0: TLS, authentication, simple queries, `COPY … TO
-//! STDOUT` and the two-way copy that replication runs in.
+//! The replication connection: a small client of PostgreSQL's frontend/backend protocol 3.0 with TLS, authentication,
+//! simple queries and the two-way copy that replication runs in.
 //!
-//! One client serves the SQL sessions and the walsender, so that both read text produced under the same session
-//! settings ([`PINS`]) and a value looks the same from a snapshot and from the log (R11). Only the simple query protocol
-//! is used: all values come as text, and every literal is quoted by [`literal`].
+//! It and the SQL sessions (sql.rs) read text produced under the same session settings ([`PINS`]), so that a value looks
+//! the same from a snapshot and from the log (R11). Only the simple query protocol is used: all values come as text, and
+//! every literal is quoted by [`literal`].
 
 use crate::error::{ServerError, bug, undecodable, unreachable};
 use crate::socket::{Frames, Socket};
+use crate::sql::{PATIENCE, Queries};
 use crate::{PostgresConfig, auth, tls};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 use tidemark_contract::{ErrorKind, Result, SourceError};
@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 /// Settings of every session, so that text forms depend on no server, database or role setting.
-const PINS: [(&str, &str); 9] = [
+pub(crate) const PINS: [(&str, &str); 9] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "iso_8601"),
@@ -32,86 +32,41 @@ const PINS: [(&str, &str); 9] = [
     ("lock_timeout", "30s"),
 ];
 
-/// The server's own limit for a statement in an SQL session (`5min` below).
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// What a connection is for; decides the settings beyond [`PINS`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Purpose {
-    /// Reading tables and the catalogue: read-only, bounded in time, rows never hidden in silence (`row_security = off`
-    /// makes a query fail that a policy would filter), and pages of a table always walked along the key's index: without
-    /// the planner settings a missing statistic may make it sort the whole table for each page.
-    Sql,
-    /// Replication, and the DDL that prepares it.
-    Replication,
-}
-
-impl Purpose {
-    fn settings(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Purpose::Sql => &[
-                ("default_transaction_read_only", "on"),
-                ("row_security", "off"),
-                ("statement_timeout", "5min"),
-                ("idle_in_transaction_session_timeout", "2min"),
-                ("enable_seqscan", "off"),
-                ("enable_bitmapscan", "off"),
-                ("max_parallel_workers_per_gather", "0"),
-                ("jit", "off"),
-            ],
-            Purpose::Replication => &[("statement_timeout", "0"), ("replication", "database")],
-        }
-    }
-}
+/// Settings of the replication connection beyond [`PINS`].
+const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "0"), ("replication", "database")];
 
 /// The rows of one statement, as text.
 pub(crate) type Rows = Vec<Vec<Option<String>>>;
 
-/// One connection to the server.
+/// One replication connection to the server.
 pub(crate) struct Connection {
     socket: Socket,
     pub(crate) frames: Frames,
     out: BytesMut,
     /// The server's version, e.g. `150008` for 15.8.
     pub(crate) version: u32,
-    /// Whether the bytes travel encrypted.
-    pub(crate) encrypted: bool,
     /// How long an answer is waited for. (The stream of changes has its own rules.)
     pub(crate) patience: Duration,
 }
 
 impl Connection {
     /// Connects, within the configured time.
-    pub(crate) async fn open(config: &PostgresConfig, purpose: Purpose) -> Result<Self> {
+    pub(crate) async fn open(config: &PostgresConfig) -> Result<Self> {
         let limit = config.connect_timeout;
-        match tokio::time::timeout(limit, Self::connect(config, purpose)).await {
-            Ok(result) => result,
-            Err(_) => Err(unreachable(format!(
-                "no connection to PostgreSQL at {} within {} s",
-                config.address(),
-                limit.as_secs_f32()
-            ))
-            .hint("check host, port and firewalls; raise connect_timeout if the way is just slow")),
-        }
+        tokio::time::timeout(limit, Self::connect(config)).await.unwrap_or_else(|_| Err(late(config)))
     }
 
-    async fn connect(config: &PostgresConfig, purpose: Purpose) -> Result<Self> {
+    async fn connect(config: &PostgresConfig) -> Result<Self> {
         let (socket, channel) = connect_socket(config).await?;
-        let mut connection = Self {
-            encrypted: matches!(socket, Socket::Tls(_)),
-            socket,
-            frames: Frames::new(),
-            out: BytesMut::new(),
-            version: 0,
-            patience: STATEMENT_TIMEOUT + Duration::from_secs(60),
-        };
+        let mut connection =
+            Self { socket, frames: Frames::new(), out: BytesMut::new(), version: 0, patience: PATIENCE };
         let mut parameters = vec![
             ("user", config.user.as_str()),
             ("database", config.database.as_str()),
             ("application_name", config.application_name.as_str()),
         ];
         parameters.extend(PINS);
-        parameters.extend(purpose.settings());
+        parameters.extend(SETTINGS);
         frontend::startup_message(parameters, &mut connection.out)
             .map_err(|_| SourceError::new(ErrorKind::SettingWrong, "user or database contain a zero byte"))?;
         connection.flush().await?;
@@ -133,16 +88,8 @@ impl Connection {
                         self.version = version_number(&value);
                     } else if name == "server_encoding" {
                         ascii = value == "SQL_ASCII";
-                    } else if let Some((_, wanted)) = PINS.iter().find(|(pin, _)| *pin == name)
-                        && *wanted != value
-                    {
-                        return Err(SourceError::new(
-                            ErrorKind::SettingWrong,
-                            format!(
-                                "the server did not take the session setting {name} = {wanted}: it reports {value}"
-                            ),
-                        )
-                        .hint("connect to PostgreSQL itself, not to a pooler"));
+                    } else {
+                        check_pin(&name, &value)?;
                     }
                 }
                 b'Z' => break,
@@ -207,63 +154,6 @@ impl Connection {
         }
     }
 
-    /// Runs one or more statements; gives the rows of those that return any. `doing` is for error messages.
-    pub(crate) async fn query(&mut self, doing: &str, sql: &str) -> Result<Vec<Rows>> {
-        self.send(|out| frontend::query(sql, out)).await?;
-        let mut results = Vec::new();
-        let mut error = None;
-        loop {
-            let (tag, body) = self.message().await?;
-            match tag {
-                b'T' => results.push(Vec::new()),
-                b'D' => {
-                    let row = data_row(body).ok_or_else(|| undecodable("a malformed DataRow message"))?;
-                    results.last_mut().ok_or_else(|| unexpected(tag))?.push(row);
-                }
-                b'E' => error = Some(ServerError::parse(body).into_source_error(doing)),
-                b'Z' => return error.map_or(Ok(results), Err),
-                b'C' | b'I' | b'N' | b'S' | b'A' => {}
-                other => return Err(unexpected(other)),
-            }
-        }
-    }
-
-    /// Runs a statement and gives its rows.
-    pub(crate) async fn rows(&mut self, doing: &str, sql: &str) -> Result<Rows> {
-        Ok(self.query(doing, sql).await?.into_iter().next().unwrap_or_default())
-    }
-
-    /// Runs a statement that gives one row of one column; `None` for null or no row.
-    pub(crate) async fn value(&mut self, doing: &str, sql: &str) -> Result<Option<String>> {
-        Ok(self.rows(doing, sql).await?.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
-    }
-
-    /// Runs statements of which one is `COPY … TO STDOUT`; `row` is called for each line and may break off. Afterwards the
-    /// connection can be used again only if nothing was broken off (`true`): what is left unread may be long.
-    pub(crate) async fn copy_out(
-        &mut self,
-        doing: &str,
-        sql: &str,
-        mut row: impl FnMut(&[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<bool> {
-        self.send(|out| frontend::query(sql, out)).await?;
-        let mut error = None;
-        loop {
-            let (tag, body) = self.message().await?;
-            match tag {
-                b'd' => {
-                    if row(body)?.is_break() {
-                        return Ok(false);
-                    }
-                }
-                b'E' => error = Some(ServerError::parse(body).into_source_error(doing)),
-                b'Z' => return error.map_or(Ok(true), Err),
-                b'H' | b'c' | b'C' | b'N' | b'S' | b'A' => {}
-                other => return Err(unexpected(other)),
-            }
-        }
-    }
-
     /// Runs a command that turns the connection into a two-way copy (START_REPLICATION).
     pub(crate) async fn copy_both(&mut self, doing: &str, command: &str) -> Result<()> {
         self.send(|out| frontend::query(command, out)).await?;
@@ -290,13 +180,54 @@ impl Connection {
     }
 }
 
+impl Queries for Connection {
+    async fn query(&mut self, doing: &str, sql: &str) -> Result<Vec<Rows>> {
+        self.send(|out| frontend::query(sql, out)).await?;
+        let mut results = Vec::new();
+        let mut error = None;
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                b'T' => results.push(Vec::new()),
+                b'D' => {
+                    let row = data_row(body).ok_or_else(|| undecodable("a malformed DataRow message"))?;
+                    results.last_mut().ok_or_else(|| unexpected(tag))?.push(row);
+                }
+                b'E' => error = Some(ServerError::parse(body).into_source_error(doing)),
+                b'Z' => return error.map_or(Ok(results), Err),
+                b'C' | b'I' | b'N' | b'S' | b'A' => {}
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+}
+
 /// A message that has no place here.
 pub(crate) fn unexpected(tag: u8) -> SourceError {
     undecodable(format!("the server sent a message of type {:?} where none belongs", char::from(tag)))
 }
 
-fn broken(error: std::io::Error) -> SourceError {
+pub(crate) fn broken(error: std::io::Error) -> SourceError {
     unreachable(format!("the connection to PostgreSQL broke: {error}"))
+}
+
+/// Nothing came of connecting within the configured time.
+pub(crate) fn late(config: &PostgresConfig) -> SourceError {
+    let limit = config.connect_timeout.as_secs_f32();
+    unreachable(format!("no connection to PostgreSQL at {} within {limit} s", config.address()))
+        .hint("check host, port and firewalls; raise connect_timeout if the way is just slow")
+}
+
+/// Checks a setting that the server reports against [`PINS`].
+pub(crate) fn check_pin(name: &str, value: &str) -> Result<()> {
+    match PINS.iter().find(|(pin, _)| *pin == name) {
+        Some((_, wanted)) if *wanted != value => Err(SourceError::new(
+            ErrorKind::SettingWrong,
+            format!("the server did not take the session setting {name} = {wanted}: it reports {value}"),
+        )
+        .hint("connect to PostgreSQL itself, not to a pooler")),
+        _ => Ok(()),
+    }
 }
 
 /// A name as SQL.
@@ -310,7 +241,7 @@ pub(crate) fn literal(text: &str) -> String {
 }
 
 /// `15.8 (Debian 15.8-0+deb12u1)` → 150008; `16beta1` → 160000; 0 if there is no number.
-fn version_number(text: &str) -> u32 {
+pub(crate) fn version_number(text: &str) -> u32 {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse::<u32>().unwrap_or(0));
     let major = numbers.next().unwrap_or(0).min(400_000);
     let has_minor = text.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('.');
@@ -347,7 +278,8 @@ pub(crate) struct Channel {
     pub(crate) end_point: Option<Vec<u8>>,
 }
 
-async fn connect_socket(config: &PostgresConfig) -> Result<(Socket, Channel)> {
+/// Makes the way to the server: a unix socket, or TCP with TLS as configured.
+pub(crate) async fn connect_socket(config: &PostgresConfig) -> Result<(Socket, Channel)> {
     if config.is_unix() {
         let path = Path::new(&config.host).join(format!(".s.PGSQL.{}", config.port));
         let socket = UnixStream::connect(&path)

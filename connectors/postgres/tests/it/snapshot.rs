@@ -2,6 +2,7 @@
 
 use crate::lab::{Lab, columns, show_row, snapshot, table};
 use std::collections::HashSet;
+use std::time::Duration;
 use tidemark_contract::{Connector, ErrorKind, RowKey, TableId, TableRequest};
 
 #[tokio::test]
@@ -180,4 +181,39 @@ async fn estimates() {
     lab.sql("ANALYZE t; ANALYZE p");
     assert_eq!(estimate("t").await, 20_000);
     assert_eq!(estimate("p").await, 10_000);
+}
+
+#[tokio::test]
+async fn an_abandoned_read_leaves_nothing_and_spoils_nothing() {
+    let lab = Lab::new(
+        "CREATE TABLE t (id int PRIMARY KEY, x text);
+         INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 20000) i; ANALYZE t",
+    );
+    let connector = lab.connector();
+    let mut abandoned = 0;
+    for wait in (0..40).map(|n| Duration::from_millis(n * 2)) {
+        let request = table("t");
+        let read = connector.snapshot_chunk(&request, None, 20_000);
+        abandoned += u32::from(tokio::time::timeout(wait, read).await.is_err());
+    }
+    assert!(abandoned > 0);
+    assert_eq!(snapshot(&connector, &table("t"), 7_000).await.len(), 20_000);
+    drop(connector);
+    let sessions = async {
+        while lab.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidemark'") != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), sessions).await.expect("no session is left");
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_ends_is_replaced() {
+    let lab = Lab::new("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let connector = lab.connector();
+    for _ in 0..3 {
+        assert_eq!(snapshot(&connector, &table("t"), 10).await.len(), 1);
+        lab.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidemark'");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
