@@ -368,7 +368,7 @@ pub(crate) async fn ensure_publication(
     execute(connection, &format!("publication {name} lacks {names}, and they cannot be added"), &sql, &sql).await?;
     let still_missing = publication(connection, name).await?.map_or_else(Vec::new, |state| state.missing(&only_tables));
     match still_missing.first() {
-        None => Ok(()),
+        None => settle(connection, config).await,
         Some(table) => Err(catalog::refused(
             &table.id(),
             "it is a partition of a table that is published too, so its changes come under that table's name",
@@ -377,6 +377,27 @@ pub(crate) async fn ensure_publication(
 }
 
 /// Runs DDL; a missing right becomes an error with `hint`, the statement for somebody who has it.
+/// Waits until every transaction that was running when tables were added to the publication has ended. What such a
+/// transaction wrote before the addition is left out of the log even if it commits after it, and a snapshot that does not
+/// wait would not see it either: the change would be lost.
+async fn settle(connection: &mut Connection, config: &PostgresConfig) -> Result<()> {
+    let doing = "waiting for the transactions that began before a table was published";
+    let newest = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+    let Some(newest) = connection.value(doing, newest).await? else { return Ok(()) };
+    let sql = format!("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= {}::xid8", literal(&newest));
+    let deadline = tokio::time::Instant::now() + config.slot_creation_timeout;
+    while connection.value(doing, &sql).await?.as_deref() != Some("t") {
+        if tokio::time::Instant::now() > deadline {
+            let message = "transactions that began before a table was published are still open";
+            return Err(SourceError::new(ErrorKind::Unreachable, message).hint(
+                "end the oldest transactions shown by: SELECT pid, xact_start FROM pg_stat_activity ORDER BY 2",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
 async fn execute(connection: &mut Connection, trouble: &str, sql: &str, hint: &str) -> Result<()> {
     connection.query(trouble, sql).await.map(drop).map_err(|error| match sqlstate(&error) {
         Some("42501") => error.hint(format!("let the owner of the tables run: {hint}")),
