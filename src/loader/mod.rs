@@ -45,9 +45,9 @@ pub trait Ledger {
     /// Whether "never delivered" may be wrong because the ledger was lost.
     fn is_incomplete(&self) -> bool;
     /// The CRM holds this document (`hash` 0: some of its fields are older than this document).
-    fn accepted(&self, rule: RuleId, external_id: &str, key: &RowKey, hash: u64);
-    /// The record is as it was, and the source still has it.
-    fn seen(&self, rule: RuleId, external_id: &str);
+    fn accepted(&self, rule: RuleId, external_id: &str, key: &RowKey, hash: u64, generation: u32);
+    /// The record is as it was, and the source had it in this pass.
+    fn seen(&self, rule: RuleId, external_id: &str, generation: u32);
     /// The CRM no longer holds the record.
     fn removed(&self, rule: RuleId, external_id: &str);
 }
@@ -510,7 +510,7 @@ impl<L: Ledger> Loader<L> {
             return true;
         }
         if matches!(change.op, Op::Upsert(..)) {
-            self.ledger.seen(change.rule, &external_id);
+            self.ledger.seen(change.rule, &external_id, change.generation);
         }
         self.settled(entity, Item { slot, external_id, change }, Fate::Suppressed);
         true
@@ -535,7 +535,8 @@ impl<L: Ledger> Loader<L> {
             Outcome::Done(done) => self.accept(entity, item, done),
             Outcome::Stale => {
                 // Somebody wrote a newer version; what the CRM holds now is not known here.
-                self.ledger.accepted(item.change.rule, &item.external_id, &item.change.key, 0);
+                let change = &item.change;
+                self.ledger.accepted(change.rule, &item.external_id, &change.key, 0, change.generation);
                 self.settled(entity, item, Fate::Stale);
             }
             Outcome::Rejected(reason) if &*reason.code == MISSING_REFERENCE => {
@@ -550,7 +551,8 @@ impl<L: Ledger> Loader<L> {
         match &item.change.op {
             Op::Upsert(document, _) => {
                 let hash = if document.is_partial() { 0 } else { document.hash() };
-                self.ledger.accepted(item.change.rule, &item.external_id, &item.change.key, hash);
+                let change = &item.change;
+                self.ledger.accepted(change.rule, &item.external_id, &change.key, hash, change.generation);
                 if matches!(done, Done::Created | Done::Updated | Done::Unchanged) {
                     self.parent_landed(entity, &item.external_id);
                 }
@@ -575,7 +577,7 @@ impl<L: Ledger> Loader<L> {
 
     fn reject(&mut self, entity: EntityId, item: Item, reason: CrmRejection) {
         // The record is not as it should be, but the source still has the row: a sweep must not take it for gone.
-        self.ledger.seen(item.change.rule, &item.external_id);
+        self.ledger.seen(item.change.rule, &item.external_id, item.change.generation);
         self.effects.push(Effect::DeadLetter {
             entity,
             rule: item.change.rule,
@@ -649,14 +651,15 @@ impl<L: Ledger> Loader<L> {
     fn failed(&mut self, mut request: Request, error: CrmError, now: Now) {
         request.attempt += 1;
         let pause = self.pacing.failed(now.instant);
-        // A clear 500 that comes again and again may be the fault of one record in it.
-        let may_be_a_record = error.kind == CrmErrorKind::Unknown && error.status == Some(500) && request.attempt >= 3;
+        // No clear answer again and again may be the fault of one record in it, or of its size.
+        let may_be_a_record = error.kind == CrmErrorKind::Unknown && request.attempt >= 3;
         if may_be_a_record && request.items.len() > 1 {
+            request.attempt = 0;
             return self.halve(request, now);
         }
         // Alone, and failing while others get through: out of the way, and tried again from the source later.
         let alone = request.items.len() == 1 && request.attempt > u32::from(UNCLEAR_LIMIT);
-        if may_be_a_record && alone {
+        if may_be_a_record && alone && self.pacing.failures() < request.attempt {
             for mut item in request.items {
                 item.change.attempts = UNCLEAR_LIMIT;
                 item.change.force = true;
@@ -684,7 +687,7 @@ impl<L: Ledger> Loader<L> {
 
     fn oblige(&mut self, change: Pending, external_id: Box<str>, reason: Why) {
         // As in `reject`: the row is still there.
-        self.ledger.seen(change.rule, &external_id);
+        self.ledger.seen(change.rule, &external_id, change.generation);
         self.effects.push(Effect::Obligation {
             rule: change.rule,
             key: change.key,

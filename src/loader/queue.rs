@@ -105,6 +105,8 @@ pub struct Pending {
     pub op: Op,
     /// Fencing number.
     pub version: u64,
+    /// The table's pass in which the row was seen: what a sweep of a later pass may take for gone.
+    pub generation: u32,
     /// What is settled with it.
     pub origins: SmallVec<[Origin; 1]>,
     /// Send even if the ledger says that nothing would change: what the ledger says may be older than what a request

@@ -22,10 +22,10 @@ impl Ledger for Book {
     fn is_incomplete(&self) -> bool {
         self.incomplete
     }
-    fn accepted(&self, rule: RuleId, id: &str, _key: &RowKey, hash: u64) {
+    fn accepted(&self, rule: RuleId, id: &str, _key: &RowKey, hash: u64, _generation: u32) {
         self.entries.borrow_mut().insert((rule.0, id.into()), hash);
     }
-    fn seen(&self, _rule: RuleId, _id: &str) {}
+    fn seen(&self, _rule: RuleId, _id: &str, _generation: u32) {}
     fn removed(&self, rule: RuleId, id: &str) {
         self.entries.borrow_mut().remove(&(rule.0, id.into()));
     }
@@ -77,6 +77,7 @@ impl Bench {
             key: key(id),
             op,
             version: self.version,
+            generation: 1,
             origins: smallvec![Origin::Ticket(self.ticket)],
             force: false,
             attempts: 0,

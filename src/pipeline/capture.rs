@@ -271,7 +271,7 @@ impl Engine {
             if let Some(withdrawn) = self.loader.withdraw(entity, id) {
                 self.steps.settle_after.extend(withdrawn.origins);
             }
-            self.loader.ledger().seen(rule.id, id);
+            self.loader.ledger().seen(rule.id, id, self.generation_of(rule));
         }
         self.steps.settle_after.push(ticket);
         self.put_obligation(rule, key, external_id, Reason::Partial, 0, super::unix_ms());
@@ -313,6 +313,11 @@ impl Engine {
         self.queue(rule, key.clone(), external_id, op, origin, force, Stage::Gated, now);
     }
 
+    /// The pass that the table of a rule is in, or was last.
+    pub(super) fn generation_of(&self, rule: &Rule) -> u32 {
+        self.table_of.get(&rule.table).map_or(0, |&index| self.tables[index].generation)
+    }
+
     /// Queues a change of a record.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn queue(
@@ -349,6 +354,7 @@ impl Engine {
             key,
             op,
             version: self.version,
+            generation: self.generation_of(rule),
             origins: smallvec![origin],
             force,
             attempts,
@@ -363,7 +369,7 @@ impl Engine {
     /// Sets a row aside that cannot be mapped.
     pub(super) fn reject_row(&mut self, rule: &Rule, key: &RowKey, rejection: Rejection, origin: Origin) {
         if let Some(id) = &rejection.external_id {
-            self.loader.ledger().seen(rule.id, id);
+            self.loader.ledger().seen(rule.id, id, self.generation_of(rule));
         }
         let letter = DeadLetter {
             id: 0,
@@ -430,12 +436,13 @@ impl Engine {
             return false;
         }
         let Some(chunk) = run.held.pop_front() else { return false };
+        let Some(bound) = self.bound_to(index, &chunk.schema) else { return false };
+        let Some(run) = self.tables[index].run() else { return false };
         let (number, force) = (run.next_chunk, run.force);
         run.next_chunk += 1;
         let rows = chunk.rows.len() as u64;
         run.rows_released += rows;
         let name = self.tables[index].name.clone();
-        let bound = std::mem::take(&mut self.tables[index].bound);
         let origin = Origin::Chunk { table: index as u16, chunk: number };
         let mut remaining = 0;
         for row in &chunk.rows {
@@ -448,7 +455,7 @@ impl Engine {
             }
         }
         let table = &mut self.tables[index];
-        table.bound = bound;
+        table.outstanding += remaining;
         if let Some(run) = table.run() {
             run.open.push_back(OpenChunk { number, remaining, rows, next: chunk.next });
             if run.advance() {
@@ -458,6 +465,23 @@ impl Engine {
         self.counts.snapshot_rows[index] += rows;
         self.rates.snapshot_rows += rows;
         true
+    }
+
+    /// The table's rules bound to the schema that rows were read with, which may be ahead of the tail's or behind it.
+    pub(super) fn bound_to(&mut self, index: usize, schema: &TableSchema) -> Option<Vec<(Arc<Rule>, BoundRule)>> {
+        let table = &self.tables[index];
+        if *table.schema == *schema {
+            return Some(table.bound.clone());
+        }
+        let bound: Result<Vec<_>, crate::mapping::BindError> =
+            table.bound.iter().map(|(rule, _)| Ok((rule.clone(), rule.bind(schema)?))).collect();
+        match bound {
+            Ok(bound) => Some(bound),
+            Err(error) => {
+                self.needs_attention(index, format!("{error}; adapt the mapping and restart"));
+                None
+            }
+        }
     }
 
     /// Queues what a rule makes of a snapshot row. Returns whether something has to be settled.
@@ -476,7 +500,7 @@ impl Engine {
             Applied::Upsert { external_id, document, references } => {
                 let known = self.loader.ledger().hash(rule.id, &external_id);
                 if known == Some(document.hash()) && !force {
-                    self.loader.ledger().seen(rule.id, &external_id);
+                    self.loader.ledger().seen(rule.id, &external_id, self.generation_of(rule));
                     self.clear_dead_letter(rule, key);
                     let entity = usize::from(self.entity_of(rule));
                     self.counts.suppressed[entity] += 1;
@@ -506,7 +530,7 @@ impl Engine {
                 };
                 match removal(rule.on_leave, program, row) {
                     Ok(None) => {
-                        self.loader.ledger().seen(rule.id, &id);
+                        self.loader.ledger().seen(rule.id, &id, self.generation_of(rule));
                         return false;
                     }
                     Ok(Some(op)) => {
@@ -562,9 +586,6 @@ impl Engine {
         table.generation = self.generation;
         table.pass += 1;
         table.life = Life::Pending { force };
-        for (rule, _) in &table.bound {
-            self.loader.ledger_mut().set_generation(rule.id, self.generation);
-        }
         self.steps.wanted = true;
     }
 

@@ -8,7 +8,7 @@ use super::table::{Life, Sweep, Table};
 use super::tail::{Control, Tail};
 use super::{Outlet, Parts, backoff, unix_ms, unix_us};
 use crate::command::{AdminCommand, Reply};
-use crate::crm::{self, Crm, Outcome, WriteRecord};
+use crate::crm::{self, Crm, CrmErrorKind, Outcome, WriteRecord};
 use crate::error::{DaemonKind, Error, Kind};
 use crate::loader::queue::{EntityId, Origin, Stage};
 use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
@@ -461,11 +461,6 @@ impl Engine {
             Err(error) => return self.chunk_failed(index, pass, error),
         };
         let now = Instant::now();
-        let schema_fits = self.tables[index].bound.first().is_none_or(|_| *chunk.schema == *self.tables[index].schema);
-        if !schema_fits {
-            // The page was read after a change of schema that the tail has not told yet; it is read again with it.
-            return self.chunk_again(index, pass);
-        }
         let Some(run) = self.tables[index].run() else { return };
         run.is_reading = false;
         run.is_read = chunk.next.is_none();
@@ -513,9 +508,11 @@ impl Engine {
     fn sweep_tables(&mut self) {
         for index in 0..self.tables.len() {
             let settled = self.tickets.settled();
+            // Pages of an earlier pass may still be on their way: what they bring must be there to be swept.
+            let is_clear = self.tables[index].outstanding == 0;
             let Some(run) = self.tables[index].run() else { continue };
             let is_due = match run.sweep {
-                Sweep::WaitFor(ticket) => settled >= ticket,
+                Sweep::WaitFor(ticket) => settled >= ticket && is_clear,
                 Sweep::Removing(0) => true,
                 _ => false,
             };
@@ -711,8 +708,14 @@ impl Engine {
             Ok(_) => self.recovered("crm"),
             Err(error) => {
                 let policy = Kind::Crm(error.kind).policy();
-                tracing::warn!(entity, status = error.status, kind = ?error.kind, records = request.items.len(), "{error}");
-                self.trouble("crm", policy.word, error.message.clone(), Some(policy.advice.to_string()));
+                let (status, records) = (error.status, request.items.len());
+                if error.kind == CrmErrorKind::Refused {
+                    // The CRM's own words may quote the record: they go into dead letters, not into logs (P8).
+                    tracing::warn!(entity, status, records, "the CRM refused a request as a whole; it is halved");
+                } else {
+                    tracing::warn!(entity, status, kind = policy.word, records, "{error}");
+                    self.trouble("crm", policy.word, error.message.clone(), Some(policy.advice.to_string()));
+                }
             }
         }
         self.loader.answered(request, result, Now { instant: Instant::now(), unix_ms: unix_ms() });
@@ -807,6 +810,7 @@ impl Engine {
             Origin::Ticket(ticket) => self.tickets.settle(ticket),
             Origin::Chunk { table, chunk } => {
                 let index = usize::from(table);
+                self.tables[index].outstanding = self.tables[index].outstanding.saturating_sub(1);
                 if self.tables[index].run().is_some_and(|run| run.settle(chunk)) {
                     self.rows_finished(index);
                 }

@@ -17,7 +17,6 @@ type Buffer = HashMap<(u16, Box<str>), Option<Entry>>;
 #[derive(Debug)]
 struct RuleView {
     id: LedgerRule,
-    generation: u32,
     /// Owners are kept for rules whose external id does not come from the row's key.
     keeps_owner: bool,
 }
@@ -38,18 +37,9 @@ impl LedgerView {
     pub fn new(ledger: Arc<Ledger>, rules: &[Arc<Rule>], incomplete: bool) -> Result<Self> {
         let rules = rules
             .iter()
-            .map(|rule| {
-                Ok(RuleView { id: ledger.rule(&rule.name)?, generation: 0, keeps_owner: !rule.external_id_from_key })
-            })
+            .map(|rule| Ok(RuleView { id: ledger.rule(&rule.name)?, keeps_owner: !rule.external_id_from_key }))
             .collect::<Result<_>>()?;
         Ok(Self { ledger, rules, incomplete, buffer: RefCell::default(), trouble: Cell::new(None) })
-    }
-
-    /// From here on, what is seen of this rule is seen in this pass.
-    pub fn set_generation(&mut self, rule: RuleId, generation: u32) {
-        if let Some(view) = self.rules.get_mut(usize::from(rule.0)) {
-            view.generation = generation;
-        }
     }
 
     /// The ledger is known to be whole again.
@@ -159,18 +149,19 @@ impl loader::Ledger for LedgerView {
         self.incomplete
     }
 
-    fn accepted(&self, rule: RuleId, external_id: &str, key: &RowKey, hash: u64) {
+    fn accepted(&self, rule: RuleId, external_id: &str, key: &RowKey, hash: u64, generation: u32) {
         let Some(view) = self.rules.get(usize::from(rule.0)) else { return };
         let owner = view.keeps_owner.then(|| key.clone());
-        self.put(rule, external_id, Entry { hash, generation: view.generation, owner });
+        // A later pass may have seen the row while an earlier change of it was on its way.
+        let generation = self.get(rule, external_id).map_or(generation, |entry| entry.generation.max(generation));
+        self.put(rule, external_id, Entry { hash, generation, owner });
     }
 
-    fn seen(&self, rule: RuleId, external_id: &str) {
-        let Some(view) = self.rules.get(usize::from(rule.0)) else { return };
+    fn seen(&self, rule: RuleId, external_id: &str, generation: u32) {
         if let Some(entry) = self.get(rule, external_id)
-            && entry.generation != view.generation
+            && entry.generation < generation
         {
-            self.put(rule, external_id, Entry { generation: view.generation, ..entry });
+            self.put(rule, external_id, Entry { generation, ..entry });
         }
     }
 

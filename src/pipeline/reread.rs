@@ -173,7 +173,8 @@ impl Engine {
         let Some(mut batch) = self.reread.batch.take() else { return };
         let Some(fetched) = batch.fetched.take() else { return };
         let rows: HashMap<&RowKey, &Option<Row>> = batch.keys.iter().zip(&fetched.rows).collect();
-        let bound = std::mem::take(&mut self.tables[batch.table].bound);
+        let Some(bound) = self.bound_to(batch.table, &fetched.schema) else { return };
+        let is_same_schema = *fetched.schema == *self.tables[batch.table].schema;
         for obligation in batch.obligations {
             let met = ObligationRef {
                 rule: obligation.rule.clone(),
@@ -182,6 +183,10 @@ impl Engine {
             };
             let program = bound.iter().find(|(rule, _)| *rule.name == *obligation.rule);
             let touch = batch.touched.get(&obligation.key);
+            if matches!(touch, Some(Touch::Part(_))) && !is_same_schema {
+                // The two rows have different columns: it stays due, and is read again.
+                continue;
+            }
             let (Some((rule, program)), false) = (program, matches!(touch, Some(Touch::Whole))) else {
                 // The rule is gone from the mapping, or the tail has told everything since: its change is queued.
                 self.steps.met.push(met);
@@ -195,7 +200,6 @@ impl Engine {
             };
             self.send_again(rule, program, obligation, met, row.as_ref(), fetched.schema.columns.len(), now);
         }
-        self.tables[batch.table].bound = bound;
         self.reread.hurry();
     }
 

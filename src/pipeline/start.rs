@@ -101,17 +101,15 @@ pub(super) async fn start(
         table.estimate = parts.connector.estimate_rows(&table.request.table).await.unwrap_or(None);
     }
     let folding = folding(parts, &checkpoint, begins).await;
-    let mut view = LedgerView::new(parts.store.ledger().clone(), &rules, parts.store.ledger_lost())?;
-    for table in &tables {
-        for (rule, _) in &table.bound {
-            view.set_generation(rule.id, table.generation);
-        }
-    }
+    let view = LedgerView::new(parts.store.ledger().clone(), &rules, parts.store.ledger_lost())?;
     let mut loader = Loader::new(entities(&rules), parts.config.delivery.clone(), view, Instant::now());
     loader.set_paused(PauseMark::of(parts.store.dir()).is_set());
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     parts.outlet.metrics.prepare(names, loader.entity_names());
-    let saved = save_start(parts, checkpoint).await?;
+    // A pass that begins anew must not be silent about keys of which an earlier tail or mapping spoke.
+    let again = tables.iter().filter(|t| t.generation == checkpoint.generation && t.needs_marks());
+    let again = again.filter(|t| matches!(t.life, Life::Pending { .. })).map(|t| t.name.clone()).collect();
+    let saved = save_start(parts, checkpoint, again).await?;
     let steps = Steps::new(saved);
     let mut engine = Engine::new(parts, rules, tables, loader, steps, folding, tail);
     engine.steps.wanted = true;
@@ -256,6 +254,7 @@ fn tables(
             generation: of,
             pass: 0,
             next_chunk: 0,
+            outstanding: 0,
             rows,
             completed_at,
             estimate: None,
@@ -364,9 +363,9 @@ async fn folding(parts: &Parts, checkpoint: &Checkpoint, begins: &Position) -> O
     }
 }
 
-async fn save_start(parts: &Parts, checkpoint: Checkpoint) -> Result<Checkpoint, Error> {
+async fn save_start(parts: &Parts, checkpoint: Checkpoint, clear_marks: Vec<String>) -> Result<Checkpoint, Error> {
     let store = parts.store.clone();
-    let step = Step { checkpoint, ..Step::default() };
+    let step = Step { checkpoint, clear_marks, ..Step::default() };
     tokio::task::spawn_blocking(move || {
         store.commit(&step)?;
         Ok(step.checkpoint)

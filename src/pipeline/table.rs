@@ -152,6 +152,8 @@ pub struct Table {
     pub pass: u32,
     /// Number of the first page of the next pass: page numbers are never used twice.
     pub next_chunk: u32,
+    /// Records of snapshot rows on their way, of this pass and of earlier ones.
+    pub outstanding: usize,
     /// Rows of the last complete snapshot.
     pub rows: u64,
     /// Unix milliseconds of the end of the last complete snapshot.

@@ -230,6 +230,11 @@ impl World {
     /// One random transaction.
     async fn transaction(&mut self) {
         let mut ops = Vec::new();
+        if self.rng.random_bool(0.01) {
+            self.model.items.clear();
+            let truncate = Op::Truncate { table: "items".into() };
+            return self.fixture.apply(&[truncate]).await.expect("truncate");
+        }
         for _ in 0..self.rng.random_range(1..6) {
             self.rev += 1;
             let rev = self.rev;

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Values above this would leave sled's log for a file of their own (it allows a quarter of a 512 KiB segment).
 pub(super) const MAX_VALUE: usize = 96 * 1024;
@@ -24,6 +25,12 @@ pub(super) type Pair = (sled::IVec, sled::IVec);
 /// One tree in one sled database.
 pub(super) struct Database {
     path: PathBuf,
+    cache: u64,
+    /// `None` after reopening failed.
+    handles: Option<Handles>,
+}
+
+struct Handles {
     db: sled::Db,
     tree: sled::Tree,
     log: File,
@@ -32,8 +39,42 @@ pub(super) struct Database {
 impl Database {
     /// Opens the database in `path`, creating it if the directory is not there. `cache` is sled's cache in bytes.
     pub(super) fn open(path: &Path, cache: u64) -> Result<Self> {
+        let mut this = Self { path: path.to_path_buf(), cache, handles: None };
+        this.handles = Some(this.connect()?);
+        this.flush_durable()?;
+        sync_dir(path)?;
+        if let Some(parent) = path.parent() {
+            sync_dir(parent)?;
+        }
+        Ok(this)
+    }
+
+    /// Opens the database again: after an input/output error sled answers nothing but that error. What was not durable
+    /// may be gone.
+    pub(super) fn reopen(&mut self) -> Result<()> {
+        self.handles = None;
+        self.handles = Some(self.connect()?);
+        self.flush_durable()
+    }
+
+    fn connect(&self) -> Result<Handles> {
+        // Threads of sled's own may hold the file, and with it the lock, a moment after the database was closed.
+        let mut left = 50;
+        loop {
+            match self.try_connect() {
+                Err(StoreError::Io { source, .. }) if left > 0 && source.to_string().contains("acquire lock") => {
+                    left -= 1;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_connect(&self) -> Result<Handles> {
+        let path = &self.path;
         create_dir(path)?;
-        let config = sled::Config::new().path(path).cache_capacity(cache).flush_every_ms(None);
+        let config = sled::Config::new().path(path).cache_capacity(self.cache).flush_every_ms(None);
         let (db, tree) = guarded(path, || {
             let db = config.open()?;
             let tree = db.open_tree("tidemark")?;
@@ -45,13 +86,12 @@ impl Database {
             let file = path.join(name);
             fs::set_permissions(&file, Permissions::from_mode(0o600)).map_err(StoreError::io("protect", &file))?;
         }
-        let this = Self { path: path.to_path_buf(), db, tree, log };
-        this.flush_durable()?;
-        sync_dir(path)?;
-        if let Some(parent) = path.parent() {
-            sync_dir(parent)?;
-        }
-        Ok(this)
+        Ok(Handles { db, tree, log })
+    }
+
+    fn handles(&self) -> Result<&Handles> {
+        let closed = || io::Error::other("it could not be opened again after an error");
+        self.handles.as_ref().ok_or_else(|| StoreError::io("use", &self.path)(closed()))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -59,13 +99,21 @@ impl Database {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>> {
-        self.guard(|| self.tree.get(key))
+        self.guard(|h| h.tree.get(key))
+    }
+
+    /// The entry with the largest key at or below `key`, if that key begins with `prefix`.
+    pub(super) fn floor(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Pair>> {
+        self.guard(|h| match h.tree.range::<&[u8], _>(prefix..=key).next_back() {
+            Some(pair) => pair.map(Some),
+            None => Ok(None),
+        })
     }
 
     /// Up to `limit` entries whose keys begin with `prefix`, from `from` on (inclusive), in key order.
     pub(super) fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Pair>> {
-        self.guard(|| {
-            self.tree
+        self.guard(|h| {
+            h.tree
                 .range::<&[u8], _>(from..)
                 .take_while(|pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
                 .take(limit)
@@ -105,22 +153,28 @@ impl Database {
                 None => batch.remove(key),
             }
         }
-        self.guard(|| self.tree.apply_batch(batch))
+        self.guard(|h| h.tree.apply_batch(batch))
+    }
+
+    /// Returns when sled has written everything applied so far, which need not be on the disk.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.guard(|h| h.db.flush()).map(drop)
     }
 
     /// Returns when everything applied so far is on the disk.
     pub(super) fn flush_durable(&self) -> Result<()> {
-        self.guard(|| self.db.flush())?;
-        self.log.sync_data().map_err(StoreError::io("sync", &self.path.join("db")))
+        self.guard(|h| h.db.flush())?;
+        self.handles()?.log.sync_data().map_err(StoreError::io("sync", &self.path.join("db")))
     }
 
     /// Bytes on disk.
     pub(super) fn size_on_disk(&self) -> Result<u64> {
-        self.guard(|| self.db.size_on_disk())
+        self.guard(|h| h.db.size_on_disk())
     }
 
-    fn guard<T>(&self, f: impl FnOnce() -> sled::Result<T>) -> Result<T> {
-        guarded(&self.path, f)
+    fn guard<T>(&self, f: impl FnOnce(&Handles) -> sled::Result<T>) -> Result<T> {
+        let handles = self.handles()?;
+        guarded(&self.path, || f(handles))
     }
 }
 

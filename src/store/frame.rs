@@ -40,6 +40,11 @@ pub(super) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<&'a [u8], &'sta
     Ok(payload)
 }
 
+/// The payload of a record whose checksum was found right.
+pub(super) fn payload(stored: &[u8]) -> &[u8] {
+    stored.get(HEADER..).unwrap_or_default()
+}
+
 /// A stored record's share of the database's digest.
 pub(super) fn digest(stored: &[u8]) -> u64 {
     match stored.get(1..HEADER).and_then(|b| b.first_chunk::<8>()) {
