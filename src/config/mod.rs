@@ -393,10 +393,10 @@ pub enum OnGap {
     Halt,
 }
 
-/// A sweep that would remove more than both of these stops and asks.
+/// A sweep that would remove more than either of these stops and asks (a share counts from 21 records on).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SweepGuard {
-    /// Share of an entity's records.
+    /// Share of a table's records.
     pub max_share: f64,
     /// Number of records.
     pub max_records: u64,

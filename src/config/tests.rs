@@ -429,3 +429,18 @@ fn nothing_that_can_be_written_makes_the_reader_panic() {
         })
         .expect("never panics");
 }
+
+/// Keys are found where the reader asks for them, so that a new one cannot be forgotten.
+#[test]
+fn every_key_is_documented() {
+    let (source, docs) = (include_str!("parse.rs"), include_str!("../../docs/configuration.md"));
+    let asked = regex::Regex::new(
+        r#"\b(?:text|required_text|integer|duration|size|boolean|path|choice|share|secret|required_secret|table|optional_table|count)\("([a-z_0-9]+)""#,
+    )
+    .expect("a pattern");
+    let keys: std::collections::BTreeSet<&str> =
+        asked.captures_iter(source).filter_map(|c| c.get(1)).map(|m| m.as_str()).collect();
+    assert!(keys.len() > 50, "the reader's way of asking has changed: {keys:?}");
+    let missing: Vec<&&str> = keys.iter().filter(|key| !docs.contains(**key)).collect();
+    assert!(missing.is_empty(), "docs/configuration.md lacks {missing:?}");
+}
