@@ -89,11 +89,15 @@ pub fn events(messages: &[SourceMessage]) -> Vec<ChangeEvent> {
 
 /// The position of the last message that has one.
 pub fn position(messages: &[SourceMessage]) -> Position {
+    last_position(messages).expect("a position")
+}
+
+pub fn last_position(messages: &[SourceMessage]) -> Option<Position> {
     let position = |m: &SourceMessage| match m {
         SourceMessage::Commit(p) | SourceMessage::Idle(p) | SourceMessage::Resumable(p) => Some(p.clone()),
         _ => None,
     };
-    messages.iter().rev().find_map(position).expect("a position")
+    messages.iter().rev().find_map(position)
 }
 
 /// A value as text, with a mark for what is not plain.

@@ -254,23 +254,6 @@ async fn a_table_that_leaves_the_publication_is_a_gap() {
 }
 
 #[tokio::test]
-async fn a_dropped_publication_ends_the_stream() {
-    let lab = Lab::new(SHOP);
-    let connector = lab.connector();
-    let mut stream = connector.open_stream(&[table("t")], None).await.unwrap();
-    lab.drain(&connector, &mut stream).await;
-    lab.sql("DROP PUBLICATION tidemark; INSERT INTO t VALUES (1, 'a')");
-    let mut out = Vec::new();
-    let error = loop {
-        if let Err(error) = stream.next(&mut out).await {
-            break error;
-        }
-    };
-    assert_eq!(error.kind, ErrorKind::PositionLost);
-    assert!(error.hint.unwrap().contains("publication tidemark"));
-}
-
-#[tokio::test]
 async fn publications_that_leave_something_out_are_refused() {
     let lab = Lab::new(SHOP);
     let connector = lab.connector();
@@ -419,6 +402,8 @@ async fn ends_with(sql: &str) -> (ErrorKind, String) {
 async fn tables_that_are_replaced_while_streaming_are_gaps() {
     for (sql, words) in [
         ("ALTER PUBLICATION tidemark DROP TABLE t", "no longer publishes public.t"),
+        // Up to version 17 the server ends the stream by itself; 18 goes on in silence.
+        ("DROP PUBLICATION tidemark; INSERT INTO t VALUES (1)", "publication"),
         ("DROP TABLE t", "no longer publishes public.t"),
         ("ALTER TABLE t RENAME TO elsewhere; INSERT INTO elsewhere VALUES (1)", "no longer publishes public.t"),
         (

@@ -100,7 +100,7 @@ async fn what_a_chunk_saw_is_at_or_before_its_barrier() {
         // Follow the tail until it covers the barrier: the change must be among what was delivered.
         let mut out = Vec::new();
         let covered = |out: &[tidemark_contract::SourceMessage]| {
-            !out.is_empty() && connector.covers(&crate::lab::position(out), &page.barrier).unwrap()
+            crate::lab::last_position(out).is_some_and(|p| connector.covers(&p, &page.barrier).unwrap())
         };
         while !covered(&out) {
             stream.request_position().await.unwrap();
