@@ -54,6 +54,12 @@ pub(crate) struct Captured {
     pub(crate) unidentified: Option<String>,
 }
 
+/// A captured relation, and whether its schema was sent.
+struct Known {
+    captured: Arc<Captured>,
+    announced: bool,
+}
+
 struct Transaction {
     /// Where the commit record begins.
     commit: Lsn,
@@ -73,7 +79,7 @@ pub(crate) struct Assembler {
     resume: Place,
     /// Whether the transaction inside which the stream was resumed has yet to come.
     awaits_resumed: bool,
-    relations: HashMap<u32, Option<Arc<Captured>>>,
+    relations: HashMap<u32, Option<Known>>,
     announced: HashMap<TableId, Arc<TableSchema>>,
     transaction: Option<Transaction>,
     /// Everything up to here was delivered or held nothing for us.
@@ -210,10 +216,10 @@ impl Assembler {
         {
             captured.schema = known.clone();
         }
-        let name = |captured: &Option<Arc<Captured>>| captured.as_ref().map(|c| c.schema.table.clone());
-        let captured = captured.map(Arc::new);
-        let now = name(&captured);
-        self.relations.insert(oid, captured).is_some_and(|before| name(&before) != now)
+        let name = |known: &Option<Known>| known.as_ref().map(|k| k.captured.schema.table.clone());
+        let known = captured.map(|captured| Known { captured: Arc::new(captured), announced: false });
+        let now = name(&known);
+        self.relations.insert(oid, known).is_some_and(|before| name(&before) != now)
     }
 
     /// Whether an Idle message would tell something new.
@@ -238,9 +244,7 @@ impl Assembler {
         apply: impl FnOnce(&mut Self, &Captured, &mut Batch, i64) -> Result<()>,
     ) -> Result<()> {
         let Some(at) = self.count()? else { return Ok(()) };
-        let Some(captured) = self.relations.get(&relation) else { return Err(unknown_relation()) };
-        if let Some(captured) = captured.clone() {
-            self.announce(&captured, batch);
+        if let Some(captured) = self.announce(relation, batch)? {
             apply(self, &captured, batch, at)?;
             self.mark_delivered();
         }
@@ -265,14 +269,21 @@ impl Assembler {
         }
     }
 
-    /// Sends the table's schema, unless the last one sent is the same.
-    fn announce(&mut self, captured: &Captured, batch: &mut Batch) {
-        let table = &captured.schema.table;
-        if self.announced.get(table).is_some_and(|known| Arc::ptr_eq(known, &captured.schema)) {
-            return;
+    /// How rows of a relation are read; `None` if it is not wanted. Sends its schema before, unless the last one sent for
+    /// that table is the same.
+    fn announce(&mut self, relation: u32, batch: &mut Batch) -> Result<Option<Arc<Captured>>> {
+        let Some(known) = self.relations.get_mut(&relation) else {
+            return Err(undecodable("the replication stream holds a row of a table that it did not describe"));
+        };
+        let Some(known) = known else { return Ok(None) };
+        if !std::mem::replace(&mut known.announced, true) {
+            let schema = &known.captured.schema;
+            let last = self.announced.insert(schema.table.clone(), schema.clone());
+            if !last.is_some_and(|last| Arc::ptr_eq(&last, schema)) {
+                batch.push(SourceMessage::Schema(schema.clone()));
+            }
         }
-        self.announced.insert(table.clone(), captured.schema.clone());
-        batch.push(SourceMessage::Schema(captured.schema.clone()));
+        Ok(Some(known.captured.clone()))
     }
 
     fn update(
@@ -313,9 +324,7 @@ impl Assembler {
     fn truncate(&mut self, relations: &[u32], batch: &mut Batch) -> Result<()> {
         let Some(at) = self.count()? else { return Ok(()) };
         for oid in relations {
-            let Some(captured) = self.relations.get(oid) else { return Err(unknown_relation()) };
-            if let Some(captured) = captured.clone() {
-                self.announce(&captured, batch);
+            if let Some(captured) = self.announce(*oid, batch)? {
                 batch.push(event(&captured, ChangeOp::Truncate, RowBuilder::default().finish(), None, at));
                 self.mark_delivered();
             }
@@ -373,10 +382,6 @@ impl Assembler {
 
 fn event(captured: &Captured, op: ChangeOp, row: Row, old: Option<Row>, committed_at: i64) -> SourceMessage {
     SourceMessage::Change(ChangeEvent { schema: captured.schema.clone(), op, row, old, committed_at })
-}
-
-fn unknown_relation() -> SourceError {
-    undecodable("the replication stream holds a row of a table that it did not describe")
 }
 
 fn require_identity(captured: &Captured) -> Result<()> {

@@ -201,8 +201,9 @@ fn float<F: std::str::FromStr>(text: &[u8]) -> Option<F> {
 }
 
 pub(crate) fn numeric(text: &[u8]) -> Option<&str> {
-    let plain = text.iter().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));
-    if (plain && text.iter().any(u8::is_ascii_digit)) || matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
+    // Without early exits: such loops become a few wide instructions.
+    let plain = text.iter().fold(true, |ok, b| ok & (b.is_ascii_digit() | (*b == b'-') | (*b == b'.')));
+    if (plain && text.last().is_some_and(u8::is_ascii_digit)) || matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
         return str::from_utf8(text).ok();
     }
     None
@@ -242,7 +243,7 @@ pub(crate) fn canonical_time(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Opt
         out.extend_from_slice(text);
         return Some(());
     }
-    let clock_chars = |t: &[u8]| t.iter().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.'));
+    let clock_chars = |t: &[u8]| t.iter().fold(true, |ok, b| ok & (b.is_ascii_digit() | (*b == b':') | (*b == b'.')));
     match kind {
         Kind::Time => {
             if text.len() < 8 || !clock_chars(text) {
@@ -266,7 +267,8 @@ pub(crate) fn canonical_time(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Opt
                 Some(rest) => (rest, true),
                 None => (text, false),
             };
-            let (date, clock) = match memchr::memchr(b' ', text) {
+            let space = if text.get(10) == Some(&b' ') { Some(10) } else { memchr::memchr(b' ', text) };
+            let (date, clock) = match space {
                 Some(at) if !matches!(kind, Kind::Date) => (&text[..at], Some(&text[at + 1..])),
                 None if matches!(kind, Kind::Date) => (text, None),
                 _ => return None,
@@ -291,12 +293,13 @@ pub(crate) fn canonical_time(kind: &Kind, text: &[u8], out: &mut Vec<u8>) -> Opt
 
 /// `0044-03-15` in the year 44 BC → `-0043-03-15`; 1 BC is the year 0.
 fn canonical_date(date: &[u8], before_christ: bool, out: &mut Vec<u8>) -> Option<()> {
-    let dash = memchr::memchr(b'-', date)?;
+    let dash = if date.get(4) == Some(&b'-') { 4 } else { memchr::memchr(b'-', date)? };
     let (year, rest) = date.split_at(dash);
     if year.len() < 4 || rest.len() != 6 || rest[3] != b'-' {
         return None;
     }
-    if !year.iter().chain(&rest[1..3]).chain(&rest[4..]).all(u8::is_ascii_digit) {
+    let digits = |text: &[u8]| text.iter().fold(true, |ok, b| ok & b.is_ascii_digit());
+    if !(digits(year) && digits(&rest[1..3]) && digits(&rest[4..])) {
         return None;
     }
     if before_christ {
