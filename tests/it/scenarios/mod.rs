@@ -1,0 +1,12 @@
+//! The program run through what happens to programs.
+
+mod crm_faults;
+mod gaps;
+mod kills;
+mod lifecycle;
+mod records;
+mod scale;
+mod silence;
+mod snapshots;
+mod source_faults;
+mod types;
