@@ -133,3 +133,61 @@ async fn serve(client: TcpStream, server: SocketAddr, shared: Arc<Shared>, mut m
         () = async { up.await; std::future::pending::<()>().await } => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    /// A server that repeats what it hears.
+    async fn echo() -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = socket.split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        addr
+    }
+
+    async fn ask(socket: &mut TcpStream) -> io::Result<[u8; 4]> {
+        let mut answer = [0; 4];
+        socket.write_all(b"ping").await?;
+        socket.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn it_forwards_damages_cuts_refuses_and_swallows() {
+        let server = echo().await;
+        let proxy = Proxy::start(server).await.unwrap();
+        let mut first = TcpStream::connect(proxy.addr()).await.unwrap();
+        assert_eq!(ask(&mut first).await.unwrap(), *b"ping");
+        assert_eq!(proxy.forwarded(), 4);
+        proxy.swallow();
+        assert!(timeout(Duration::from_millis(100), ask(&mut first)).await.is_err(), "a black hole answers nothing");
+        let mut second = TcpStream::connect(proxy.addr()).await.unwrap();
+        assert_eq!(ask(&mut second).await.unwrap(), *b"ping", "new connections work");
+        proxy.cut();
+        assert!(ask(&mut second).await.is_err());
+        proxy.refuse(true);
+        let mut third = TcpStream::connect(proxy.addr()).await.unwrap();
+        assert!(ask(&mut third).await.is_err());
+
+        let flip = || -> Mangler {
+            Box::new(|piece| {
+                piece[0] = b'?';
+                true
+            })
+        };
+        let proxy = Proxy::mangling(server, flip).await.unwrap();
+        let mut socket = TcpStream::connect(proxy.addr()).await.unwrap();
+        assert_eq!(ask(&mut socket).await.unwrap(), *b"?ing");
+        assert!(ask(&mut socket).await.is_err(), "closed behind the damage");
+    }
+}

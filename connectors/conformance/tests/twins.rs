@@ -57,6 +57,7 @@ macro_rules! twins {
 
 twins! {
     order_of_beginning: OrderOfBeginning,
+    drops_truncation: DropsTruncation,
     loses_first_after_resume: LosesFirstAfterResume,
     skips_rest_of_transaction: SkipsRestOfTransaction,
     acknowledges_too_much: AcknowledgesTooMuch,

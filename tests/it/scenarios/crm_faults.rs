@@ -81,7 +81,7 @@ async fn every_fault_at_random() {
     assert!(letters.iter().all(|l| l.to_string().contains("we do not like this quantity")), "{letters:?}");
 
     scene.crm.heal();
-    scene.tenant.done(&["dead-letters", "retry", "--all"]).await;
+    scene.tenant.done(&["dead-letters", "retry", "--all", "--yes"]).await;
     scene.equal_and_in_order(&mut daemon, seconds(60)).await;
     scene.quiet().await;
     assert!(dead_letters(&scene).await.is_empty(), "a later success clears a dead letter");
@@ -203,7 +203,7 @@ async fn a_batch_refused_as_a_whole_is_halved() {
     assert!(letters.len() == 1 && letters[0].to_string().contains("10250-41"), "{letters:?}");
     assert!(letters[0].to_string().contains("something in there is bad"), "{letters:?}");
     scene.crm.heal();
-    scene.tenant.done(&["dead-letters", "retry", "--all"]).await;
+    scene.tenant.done(&["dead-letters", "retry", "--all", "--yes"]).await;
     scene.equal_and_in_order(&mut daemon, seconds(30)).await;
     daemon.stop(seconds(10)).await;
 }

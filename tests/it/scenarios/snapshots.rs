@@ -81,7 +81,7 @@ async fn a_second_run_sends_nothing() {
     assert_eq!(scene.crm.writes(), before, "write requests after a restart with nothing changed");
     daemon.stop(seconds(10)).await;
 
-    scene.tenant.done(&["checkpoint", "reset", "--yes"]).await;
+    scene.tenant.done(&["checkpoint", "reset", "--all", "--yes"]).await;
     let mut daemon = scene.start();
     scene
         .until("a whole snapshot", seconds(60), async |s| {

@@ -19,6 +19,8 @@ pub use source::Source;
 pub enum Flaw {
     /// R1: transactions come in the order they began, not in the order they committed.
     OrderOfBeginning,
+    /// R1: truncation is claimed and not reported.
+    DropsTruncation,
     /// R2: the first change after a resumed position is lost.
     LosesFirstAfterResume,
     /// R2: resuming inside a transaction goes on behind its end.
@@ -81,6 +83,7 @@ impl Flaw {
     /// Every flaw.
     pub const ALL: &'static [Flaw] = &[
         Flaw::OrderOfBeginning,
+        Flaw::DropsTruncation,
         Flaw::LosesFirstAfterResume,
         Flaw::SkipsRestOfTransaction,
         Flaw::AcknowledgesTooMuch,
@@ -114,7 +117,7 @@ impl Flaw {
     /// Number of the promise it breaks.
     pub fn breaks(self) -> u8 {
         match self {
-            Flaw::OrderOfBeginning => 1,
+            Flaw::OrderOfBeginning | Flaw::DropsTruncation => 1,
             Flaw::LosesFirstAfterResume
             | Flaw::SkipsRestOfTransaction
             | Flaw::AcknowledgesTooMuch

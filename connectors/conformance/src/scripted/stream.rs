@@ -210,6 +210,7 @@ impl ScriptedStream {
                 }
                 out.extend(pair);
             }
+            _ if self.flaw == Some(Flaw::DropsTruncation) => {}
             _ => out.push(event(ChangeOp::Truncate, &[])),
         }
         for message in &out[before..] {
