@@ -13,6 +13,9 @@ use tidemark_conformance::Rng;
 
 /// `dead-letters list --json` as a list.
 async fn dead_letters(scene: &Scene) -> Vec<Value> {
+    if !scene.tenant.state_dir().join("checkpoint").exists() {
+        return Vec::new();
+    }
     let text = scene.tenant.done(&["dead-letters", "list", "--json"]).await;
     let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("not JSON ({e}): {text}"));
     value.as_array().or_else(|| value["dead_letters"].as_array()).cloned().unwrap_or_default()
@@ -171,7 +174,11 @@ async fn a_good_update_clears_a_dead_letter() {
         "{text}"
     );
     assert!(!text.contains("not a phone"), "a dead letter holds no field values: {text}");
-    assert_eq!(scene.tenant.metric("tidemark_dead_letters{entity=\"account\"}").await, Some(1.0));
+    scene
+        .until("the gauge", seconds(10), async |s| {
+            s.tenant.metric("tidemark_dead_letters{entity=\"account\"}").await == Some(1.0)
+        })
+        .await;
     // It outlasts a restart.
     daemon.stop(seconds(10)).await;
     assert_eq!(dead_letters(&scene).await.len(), 1, "read without a daemon");

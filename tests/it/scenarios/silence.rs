@@ -64,7 +64,7 @@ async fn secrets_and_row_values_stay_out() {
         })
         .await;
     for sql in [
-        "UPDATE northwind.\"Customers\" SET \"Phone\" = '7731446655', \"City\" = 'mark-plum-kettle' WHERE \"CustomerID\" = 'ZQMRK'",
+        "UPDATE northwind.\"Customers\" SET \"Phone\" = '7731446655', \"Address\" = 'mark-plum-kettle' WHERE \"CustomerID\" = 'ZQMRK'",
         "INSERT INTO northwind.\"Orders\" (\"OrderID\", \"CustomerID\", \"ShipName\") VALUES (773144, 'ZQMRK', 'mark-plum-kettle')",
         "UPDATE northwind.\"Orders\" SET \"ShipName\" = NULL WHERE \"OrderID\" = 773144",
         "DELETE FROM northwind.\"Orders\" WHERE \"OrderID\" = 773144; DELETE FROM northwind.\"Customers\" WHERE \"CustomerID\" = 'ZQMRK'",

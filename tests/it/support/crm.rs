@@ -292,7 +292,10 @@ fn list(state: &State, entity: &str, request: &Request) -> Answer {
 fn write(state: &mut State, entity: &str, delete: bool, request: &Request) -> Routed {
     let number = state.writes;
     state.writes += 1;
-    let records = check_form(state, number, request);
+    let Some(records) = check_form(state, number, request) else {
+        let answer = Answer::json(400, &json!({"error": "the body cannot be read"}));
+        return Routed { answer: Some(answer), fault: None, number, records: 0 };
+    };
     let routed = |answer, fault| Routed { answer, fault, number, records: records.len() };
     for record in &records {
         let key = (entity.to_owned(), record["external_id"].as_str().unwrap_or_default().to_owned());
@@ -344,8 +347,8 @@ fn write(state: &mut State, entity: &str, delete: bool, request: &Request) -> Ro
     routed(answer, fault)
 }
 
-/// Looks at everything the contract asks of a write; returns its records.
-fn check_form(state: &mut State, number: u64, request: &Request) -> Vec<Value> {
+/// Looks at everything the contract asks of a write; returns its records, or `None` if the body is no JSON to it.
+fn check_form(state: &mut State, number: u64, request: &Request) -> Option<Vec<Value>> {
     let mut wrong = Vec::new();
     if !request.header("content-type").is_some_and(|t| t.starts_with("application/json")) {
         wrong.push("Content-Type is not application/json".to_owned());
@@ -359,7 +362,7 @@ fn check_form(state: &mut State, number: u64, request: &Request) -> Vec<Value> {
             }
         }
     }
-    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let body: Value = serde_json::from_slice(&request.body).ok()?;
     let records = body["records"].as_array().cloned().unwrap_or_default();
     if records.is_empty() {
         wrong.push(format!("no records in a body of {} bytes", request.body.len()));
@@ -375,7 +378,7 @@ fn check_form(state: &mut State, number: u64, request: &Request) -> Vec<Value> {
         }
     }
     state.violations.extend(wrong.into_iter().map(|text| format!("request {number}: {text}")));
-    records
+    Some(records)
 }
 
 fn remember(state: &mut State, request: u64, entity: &str, record: &Value, delete: bool, status: &'static str) {
