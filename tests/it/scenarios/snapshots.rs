@@ -102,6 +102,37 @@ async fn a_second_run_sends_nothing() {
     daemon.stop(seconds(10)).await;
 }
 
+/// Killed while it had nothing to do: nothing is sent again. Killed while it was busy: what is sent again is bounded by
+/// what was under way, not by what there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_costs_little() {
+    let scene = scene!(Scene::northwind());
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    Workload::new(seed("a_kill_costs_little"), scene.source.connect().await).run(100).await;
+    scene.equal(&mut daemon, seconds(60)).await;
+    scene.quiet().await;
+    // Saved at the latest some seconds after the last change.
+    tokio::time::sleep(seconds(5)).await;
+    let before = scene.crm.writes();
+    daemon.kill();
+    let mut daemon = scene.start();
+    scene.until("readiness", seconds(60), async |s| s.tenant.get("/readyz").await.0 == 200).await;
+    scene.quiet().await;
+    assert_eq!(scene.crm.writes(), before, "write requests after a kill with nothing under way");
+    scene.source.psql("UPDATE northwind.\"Suppliers\" SET \"Phone\" = 'under way'");
+    scene.until("the first of them", seconds(30), async |s| s.crm.writes() > before).await;
+    daemon.kill();
+    daemon = scene.start();
+    let arrivals = scene.crm.history().len();
+    scene.equal_and_in_order(&mut daemon, seconds(60)).await;
+    scene.quiet().await;
+    let again = scene.crm.history().len() - arrivals;
+    let suppliers = 29 + 100;
+    assert!(again <= suppliers, "{again} records were sent after a kill with a few dozen under way");
+    daemon.stop(seconds(10)).await;
+}
+
 /// Changes that change nothing of a record cost nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unmapped_and_empty_changes_cost_nothing() {
