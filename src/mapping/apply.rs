@@ -1,6 +1,6 @@
 //! Rows → records.
 //!
-//! A row may lack columns that the log left out ([`Value::Unchanged`]). A field that reads that one column alone is left
+//! A row may lack columns that the log left out ([`tidemark_contract::Value::Unchanged`]). A field that reads that one column alone is left
 //! out of the document, and the CRM keeps what it has. Anything else that would need the column cannot be computed:
 //! a condition, an external id, a reference, a field that mixes it with other columns. Then the whole row is asked for
 //! ([`Applied::NeedsRow`]); guessing a null would corrupt the CRM in silence.

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Nothing is to be cut.
 const UNLIMITED: usize = usize::MAX;
 
-/// A listener whose connections carry a [`Cutter`].
+/// A listener whose connections carry a `Cutter`.
 pub(super) struct Wire(pub TcpListener);
 
 /// A connection with a number of bytes that it still lets out.

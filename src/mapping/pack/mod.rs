@@ -1,6 +1,6 @@
 //! Mapping packs: the file format, read into types, with every mistake told at once.
 //!
-//! Reading knows no database and no CRM. What a pack means against them is [`crate::mapping::compile`]'s business.
+//! Reading knows no database and no CRM. What a pack means against them is [`crate::mapping::compile()`]'s business.
 
 mod fields;
 mod infer;
@@ -103,7 +103,7 @@ pub(crate) enum Body {
 
 impl Pack {
     /// Reads a pack. `name` is a path (it contains `/` or ends in `.toml`; a directory stands for its `mapping.toml`),
-    /// a directory under [`PACK_DIR`], or the name of an embedded pack, in this order. `overlay` is what a tenant
+    /// a directory under `/etc/tidemark/packs`, or the name of an embedded pack, in this order. `overlay` is what a tenant
     /// changes. Everything wrong is told at once.
     pub fn load(name: &str, overlay: Option<&Overlay>) -> Result<Pack, Diagnostics> {
         Self::load_from(name, Path::new(PACK_DIR), overlay)
