@@ -3,7 +3,7 @@ CARGO ?= cargo
 # 1: a test that cannot run because a server or a tool is missing fails. 0: it says that it was skipped.
 export TIDEMARK_REQUIRE_ALL ?= 1
 
-.PHONY: help setup demo test test-only fmt fmt-check lint doc build release bench ci
+.PHONY: help setup demo test test-only soak fmt fmt-check lint doc build release bench ci
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,6 +23,9 @@ test-only:
 	else \
 	    $(CARGO) test --workspace --no-fail-fast $(ARGS); \
 	fi
+
+soak: setup ## the long versions of the random tests: kill -9, faults, large tables
+	@TIDEMARK_SOAK=1 $(MAKE) --no-print-directory test-only
 
 fmt: ## format the sources
 	@$(CARGO) fmt --all

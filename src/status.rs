@@ -311,11 +311,12 @@ impl TableStatus {
         match self.phase {
             TablePhase::Live => Some(1.0),
             TablePhase::NeedsAttention if self.rows_done == 0 => None,
-            TablePhase::CatchingUp => Some(0.999),
-            _ => {
-                let estimate = self.rows_estimate?;
-                Some(if estimate == 0 { 0.0 } else { (self.rows_done as f64 / estimate as f64).min(0.999) })
-            }
+            _ => match self.rows_estimate {
+                Some(estimate) if estimate > 0 => Some((self.rows_done as f64 / estimate as f64).min(0.999)),
+                _ if self.phase == TablePhase::CatchingUp => Some(0.999),
+                Some(_) => Some(0.0),
+                None => None,
+            },
         }
     }
 }

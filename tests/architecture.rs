@@ -357,3 +357,70 @@ fn licence_expressions_are_read_as_spdx_says() {
         assert!(!acceptable(no, &allowed), "{no}");
     }
 }
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Names of metrics that are declared, or mentioned, in a text.
+fn metric_names(text: &str, around: &str) -> BTreeSet<String> {
+    let pattern = format!("{around}((?:tidemark|process)_[a-z_]*[a-z]){around}");
+    let names = regex::Regex::new(&pattern).unwrap();
+    names.captures_iter(text).map(|found| found[1].trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[test]
+fn dashboards_alerts_and_guide_name_the_metrics_that_there_are() {
+    let source = read("src/metrics.rs");
+    let declared = metric_names(source.split("#[cfg(test)]").next().unwrap(), "\"");
+    assert!(declared.len() > 25, "the way of declaring has changed: {declared:?}");
+    for path in
+        ["docs/dashboards/grafana.json", "docs/alerts/tidemark.rules.yml", "docs/alerts/tidemark.rules.test.yml"]
+    {
+        let unknown: Vec<_> = metric_names(&read(path), r"\b").difference(&declared).cloned().collect();
+        assert!(unknown.is_empty(), "{path} names metrics that do not exist: {unknown:?}");
+    }
+    let guide = metric_names(&read("docs/operators-guide.md"), "`");
+    let ours: BTreeSet<String> = declared.into_iter().filter(|name| name.starts_with("tidemark_")).collect();
+    let lacking: Vec<_> = ours.difference(&guide).collect();
+    assert!(lacking.is_empty(), "docs/operators-guide.md lacks {lacking:?}");
+    let unknown: Vec<_> = guide.difference(&ours).collect();
+    assert!(unknown.is_empty(), "docs/operators-guide.md names metrics that do not exist: {unknown:?}");
+}
+
+#[test]
+fn every_alert_has_its_place_in_the_guide() {
+    let (rules, guide) = (read("docs/alerts/tidemark.rules.yml"), read("docs/operators-guide.md"));
+    let alerts: Vec<&str> = rules.lines().filter_map(|l| l.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 8, "{alerts:?}");
+    for alert in alerts {
+        assert!(guide.contains(&format!("### {alert}\n")), "no heading for {alert}");
+        let anchor = format!("docs/operators-guide.md#{}\n", alert.to_lowercase());
+        assert!(rules.contains(&anchor), "{alert} does not point to {anchor}");
+    }
+}
+
+#[test]
+fn the_code_map_knows_every_module() {
+    let map = read("docs/ARCHITECTURE.md");
+    let lacking: Vec<_> = modules_except(&["src/lib.rs", "src/main.rs"])
+        .into_iter()
+        .filter(|m| !map.contains(&format!("`{m}")))
+        .collect();
+    assert!(lacking.is_empty(), "docs/ARCHITECTURE.md, code map: {lacking:?}");
+}
+
+#[test]
+fn the_example_tenant_fits_its_unit() {
+    let path = "systemd/example/northwind.toml";
+    let config = tidemark::config::Config::parse(Path::new(path), &read(path)).unwrap_or_else(|e| panic!("{e}"));
+    assert!(config.warnings.is_empty(), "{}", config.warnings);
+    let unit = read("systemd/tidemark@.service");
+    for (directory, base, path) in [
+        ("StateDirectory", "/var/lib", config.state.dir.clone()),
+        ("RuntimeDirectory", "/run", config.observe.socket.parent().unwrap().into()),
+    ] {
+        let line = unit.lines().find_map(|l| l.strip_prefix(&format!("{directory}="))).unwrap();
+        assert_eq!(path, Path::new(base).join(line.replace("%i", &config.tenant)), "{directory}");
+    }
+}

@@ -77,8 +77,9 @@ function trend(key, value, line, label, format) {
 
 function bar(table) {
   const cell = element("td", "wide");
-  const ratio = table.phase === "live" ? 1 : table.phase === "catching_up" ? 0.999
-    : table.rows_estimate ? Math.min(table.rows_done / table.rows_estimate, 0.999) : 0;
+  const ratio = table.phase === "live" ? 1
+    : table.rows_estimate ? Math.min(table.rows_done / table.rows_estimate, 0.999)
+      : table.phase === "catching_up" ? 0.999 : 0;
   const frame = element("div", "bar" + (ratio === 1 ? " done" : ""));
   frame.title = (ratio * 100).toFixed(1) + " %";
   const fill = element("i");

@@ -11,7 +11,7 @@ mod traffic;
 use crate::cli::{Look, Redraw, Tone, render_status};
 use crate::demo::crm::{DevCrmError, DevCrmOptions, Handle, serve};
 use crate::status::{State, StatusReport};
-use daemon::{CRM_TOKEN, Daemon};
+use daemon::Daemon;
 use database::Database;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -111,7 +111,8 @@ pub async fn play(options: SceneOptions, interrupted: impl Future<Output = ()>) 
             Ok(())
         }
     };
-    if options.keep && result.is_ok() && stage.daemon.is_some() {
+    // Differences are what one would want to look at.
+    if options.keep && matches!(result, Ok(()) | Err(SceneError::Different)) && stage.daemon.is_some() {
         stage.say(Tone::Strong, "everything keeps running; Ctrl-C ends it");
         interrupted.as_mut().await;
     }
@@ -174,17 +175,11 @@ impl Stage {
         );
 
         let (stop_crm, stopped) = oneshot::channel::<()>();
-        let crm = serve(
-            DevCrmOptions {
-                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-                token: Some(CRM_TOKEN.into()),
-                ..DevCrmOptions::default()
-            },
-            async {
+        let crm =
+            serve(DevCrmOptions { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..DevCrmOptions::default() }, async {
                 let _ = stopped.await;
-            },
-        )
-        .await?;
+            })
+            .await?;
         let crm_url = crm.url();
         self.crm = Some((crm, stop_crm));
         self.say(Tone::Strong, &format!("the CRM:               {crm_url}/   (watch the records arrive)"));
