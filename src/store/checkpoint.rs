@@ -50,6 +50,15 @@ pub(super) struct CheckpointDb {
     pub(super) db: Database,
     pub(super) head: Head,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// A write failed: whether it reached the disk is not known, and sled answers nothing more.
+    is_broken: bool,
+}
+
+/// What reading the whole database gives.
+struct Contents {
+    head: Head,
+    checkpoint: Option<Checkpoint>,
+    memory: Memory,
 }
 
 impl CheckpointDb {
@@ -69,11 +78,26 @@ impl CheckpointDb {
             None if db.is_empty()? && expected.is_none() => return Self::create(db),
             None => return Err(StoreError::damaged(path, "it is empty, but a checkpoint was saved here before")),
         }
-        Self::read(db, expected)
+        let Contents { head, checkpoint, memory } = Self::read(&db, expected)?;
+        Ok((Self { db, head, checkpoint, is_broken: false }, memory))
+    }
+
+    /// After a write that failed, opens the database again and reads all of it: the write is there as a whole or not at
+    /// all. `None` if nothing had failed.
+    pub(super) fn heal(&mut self) -> Result<Option<Memory>> {
+        if !self.is_broken {
+            return Ok(None);
+        }
+        self.db.reopen()?;
+        let Contents { head, checkpoint, memory } = Self::read(&self.db, Some(self.head.sequence))?;
+        self.head = head;
+        self.checkpoint = checkpoint;
+        self.is_broken = false;
+        Ok(Some(memory))
     }
 
     fn create(db: Database) -> Result<(Self, Memory)> {
-        let mut this = Self { db, head: Head::default(), checkpoint: None };
+        let mut this = Self { db, head: Head::default(), checkpoint: None, is_broken: false };
         let mut changes = this.changes();
         let record = FormatRecord { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_string() };
         changes.put(keys::FORMAT.to_vec(), &record)?;
@@ -82,7 +106,7 @@ impl CheckpointDb {
         Ok((this, Memory::default()))
     }
 
-    fn read(db: Database, expected: Option<u64>) -> Result<(Self, Memory)> {
+    fn read(db: &Database, expected: Option<u64>) -> Result<Contents> {
         let path = db.path().to_path_buf();
         let mut head: Option<Head> = None;
         let mut tables = BTreeMap::new();
@@ -128,7 +152,7 @@ impl CheckpointDb {
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.tables = tables;
         }
-        Ok((Self { db, head, checkpoint }, memory))
+        Ok(Contents { head, checkpoint, memory })
     }
 
     fn changes(&self) -> Changes<'_> {
@@ -144,8 +168,10 @@ impl CheckpointDb {
             return Err(StoreError::Bug(format!("the head record has {} bytes", payload.len())));
         }
         writes.push((keys::HEAD.to_vec(), Some(frame::seal(keys::HEAD, &payload))));
+        self.is_broken = true;
         self.db.apply(writes)?;
         self.db.flush_durable()?;
+        self.is_broken = false;
         self.head = head;
         Ok(())
     }

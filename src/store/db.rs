@@ -26,9 +26,12 @@ pub(super) type Pair = (sled::IVec, sled::IVec);
 pub(super) struct Database {
     path: PathBuf,
     cache: u64,
-    /// `None` after reopening failed.
-    handles: Option<Handles>,
+    handles: std::result::Result<Handles, Closed>,
 }
+
+/// Why a database is closed: opening it again failed for this reason.
+#[derive(Clone, Copy)]
+struct Closed(io::ErrorKind);
 
 struct Handles {
     db: sled::Db,
@@ -39,8 +42,9 @@ struct Handles {
 impl Database {
     /// Opens the database in `path`, creating it if the directory is not there. `cache` is sled's cache in bytes.
     pub(super) fn open(path: &Path, cache: u64) -> Result<Self> {
-        let mut this = Self { path: path.to_path_buf(), cache, handles: None };
-        this.handles = Some(this.connect()?);
+        let handles = Err(Closed(io::ErrorKind::NotConnected));
+        let mut this = Self { path: path.to_path_buf(), cache, handles };
+        this.handles = Ok(this.connect()?);
         this.flush_durable()?;
         sync_dir(path)?;
         if let Some(parent) = path.parent() {
@@ -52,8 +56,17 @@ impl Database {
     /// Opens the database again: after an input/output error sled answers nothing but that error. What was not durable
     /// may be gone.
     pub(super) fn reopen(&mut self) -> Result<()> {
-        self.handles = None;
-        self.handles = Some(self.connect()?);
+        // Closed first: sled's lock allows no second one.
+        self.handles = Err(Closed(io::ErrorKind::NotConnected));
+        match self.connect() {
+            Ok(handles) => self.handles = Ok(handles),
+            Err(e) => {
+                if let StoreError::Io { source, .. } = &e {
+                    self.handles = Err(Closed(source.kind()));
+                }
+                return Err(e);
+            }
+        }
         self.flush_durable()
     }
 
@@ -90,8 +103,9 @@ impl Database {
     }
 
     fn handles(&self) -> Result<&Handles> {
-        let closed = || io::Error::other("it could not be opened again after an error");
-        self.handles.as_ref().ok_or_else(|| StoreError::io("use", &self.path)(closed()))
+        self.handles.as_ref().map_err(|Closed(kind)| {
+            StoreError::io("use", &self.path)(io::Error::new(*kind, "it could not be opened again after an error"))
+        })
     }
 
     pub(super) fn path(&self) -> &Path {

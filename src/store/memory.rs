@@ -49,6 +49,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Takes over what was read from the database. Marks that were noted but not saved yet stay: one too many only makes
+    /// the snapshot leave a row to the tail, which has spoken of it.
+    pub(super) fn replace(&mut self, read: Memory) {
+        let marks = std::mem::take(&mut self.marks);
+        *self = Memory { marks, ..read };
+    }
+
     /// Adds the marks of one stored record.
     pub(super) fn load_marks(&mut self, table: &str, payload: &[u8]) {
         let set = self.marks.entry(table.to_string()).or_default();

@@ -23,6 +23,8 @@
 mod changes;
 mod checkpoint;
 mod copy;
+#[cfg(test)]
+mod crash;
 mod db;
 mod error;
 mod frame;
@@ -91,8 +93,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        lock(&self.writer)
+    /// The database, opened again if a write had failed.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let mut writer = lock(&self.writer);
+        if let Some(memory) = writer.checkpoint.heal()? {
+            self.memory_mut().replace(memory);
+        }
+        Ok(writer)
     }
 
     fn memory(&self) -> RwLockReadGuard<'_, Memory> {
@@ -186,13 +193,13 @@ impl Store {
 
     /// The checkpoint as last committed; `None` before the first commit.
     pub fn load(&self) -> Option<Checkpoint> {
-        self.shared.writer().checkpoint.checkpoint.clone()
+        lock(&self.shared.writer).checkpoint.checkpoint.clone()
     }
 
     /// Saves a step. Returns when all of it is durable. After an error nothing of it counts as saved; the same step may
     /// be committed again.
     pub fn commit(&self, step: &Step) -> Result<()> {
-        let mut writer = self.shared.writer();
+        let mut writer = self.shared.writer()?;
         let events = writer.checkpoint.commit(step, self.ledger.sequence())?;
         self.shared.memory_mut().apply(events);
         self.shared.committed(&writer);
@@ -223,7 +230,7 @@ impl Store {
 
     /// Up to `limit` obligations of `table` that are due at `now` (milliseconds since 1970), the longest overdue first.
     pub fn due_obligations(&self, table: &str, now: i64, limit: usize) -> Result<Vec<Obligation>> {
-        let writer = self.shared.writer();
+        let writer = self.shared.writer()?;
         let db = &writer.checkpoint.db;
         let prefix = keys::named(keys::DUE, table);
         let mut out = Vec::new();
@@ -239,7 +246,7 @@ impl Store {
 
     /// When the next obligation of `table` is due (milliseconds since 1970).
     pub fn next_due(&self, table: &str) -> Result<Option<i64>> {
-        let writer = self.shared.writer();
+        let writer = self.shared.writer()?;
         let prefix = keys::named(keys::DUE, table);
         let first = writer.checkpoint.db.scan(&prefix, &prefix, 1)?;
         Ok(first.first().and_then(|(key, _)| keys::split_due(key)).map(|(at, _)| at))
@@ -251,7 +258,7 @@ impl Store {
         if !self.shared.memory().may_have_obligation(&key) {
             return Ok(None);
         }
-        self.shared.writer().obligation(&key)
+        self.shared.writer()?.obligation(&key)
     }
 
     /// Whether any record waits for this parent. Cheap; may say yes when none does.
@@ -265,7 +272,7 @@ impl Store {
         if !self.shared.memory().may_await(parent) {
             return Ok(Vec::new());
         }
-        let writer = self.shared.writer();
+        let writer = self.shared.writer()?;
         let prefix = keys::waiting_prefix(parent);
         let mut out = Vec::new();
         for (key, _) in writer.checkpoint.db.scan(&prefix, &prefix, limit)? {
@@ -288,7 +295,7 @@ impl Store {
 
     /// Up to `limit` dead letters with numbers above `after`, in their order, of one entity or of all.
     pub fn dead_letters(&self, entity: Option<&str>, after: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>> {
-        let writer = self.shared.writer();
+        let writer = self.shared.writer()?;
         let db = &writer.checkpoint.db;
         let mut from = keys::letter(after.map_or(0, |id| id.saturating_add(1)));
         let mut out = Vec::new();
@@ -310,7 +317,7 @@ impl Store {
 
     /// One dead letter by its number.
     pub fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>> {
-        let writer = self.shared.writer();
+        let writer = self.shared.writer()?;
         let db = &writer.checkpoint.db;
         let key = keys::letter(id);
         db.get(&key)?.map(|stored| changes::decode(db.path(), &key, &stored)).transpose()
@@ -324,13 +331,13 @@ impl Store {
     /// Whether the ledger lost entries (it was damaged or removed) and no full pass over all rules has ended since:
     /// deletes of rows that vanished meanwhile cannot be found by a sweep, only by `verify`.
     pub fn ledger_lost(&self) -> bool {
-        self.shared.writer().checkpoint.head.ledger_lost
+        lock(&self.shared.writer).checkpoint.head.ledger_lost
     }
 
     /// Notes that a full pass over all rules has ended.
     pub fn set_ledger_whole(&self) -> Result<()> {
         self.ledger.flush_durable()?;
-        let mut writer = self.shared.writer();
+        let mut writer = self.shared.writer()?;
         if writer.checkpoint.head.ledger_lost {
             writer.checkpoint.set_ledger_lost(false, self.ledger.sequence())?;
             self.shared.committed(&writer);
@@ -346,7 +353,7 @@ impl Store {
 
     /// Earlier checkpoints, oldest first.
     pub fn history(&self) -> Result<Vec<HistoryEntry>> {
-        self.shared.writer().checkpoint.history()
+        self.shared.writer()?.checkpoint.history()
     }
 
     /// Goes back to the checkpoint of a history entry and removes the entry. Tables that were in their snapshot begin it
@@ -356,7 +363,7 @@ impl Store {
     }
 
     fn replace(&self, f: impl FnOnce(&mut CheckpointDb) -> Result<Vec<memory::Event>>) -> Result<()> {
-        let mut writer = self.shared.writer();
+        let mut writer = self.shared.writer()?;
         let events = f(&mut writer.checkpoint)?;
         self.shared.memory_mut().apply(events);
         self.shared.committed(&writer);
@@ -407,7 +414,7 @@ impl Store {
 
     /// Bytes on disk of the checkpoint database and of the ledger.
     pub fn size_on_disk(&self) -> Result<(u64, u64)> {
-        Ok((self.shared.writer().checkpoint.db.size_on_disk()?, self.ledger.size_on_disk()?))
+        Ok((self.shared.writer()?.checkpoint.db.size_on_disk()?, self.ledger.size_on_disk()?))
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use tidemark_contract::{Position, Row, RowBuilder, ScanCursor, Value};
 
-fn row(values: &[Value<'_>]) -> Row {
+pub(super) fn row(values: &[Value<'_>]) -> Row {
     let mut b = RowBuilder::default();
     for v in values {
         b.push(*v);
@@ -9,15 +9,15 @@ fn row(values: &[Value<'_>]) -> Row {
     b.finish()
 }
 
-fn key(n: i64) -> RowKey {
+pub(super) fn key(n: i64) -> RowKey {
     RowKey::of(&row(&[Value::Int(n)]), &[0]).expect("complete")
 }
 
-fn position(n: u64) -> Option<Position> {
+pub(super) fn position(n: u64) -> Option<Position> {
     Some(Position { log: "sys/slot".into(), place: format!("0/{n:X}").into() })
 }
 
-fn checkpoint(n: u64) -> Checkpoint {
+pub(super) fn checkpoint(n: u64) -> Checkpoint {
     let phase = TablePhase::Snapshot { cursor: Some(ScanCursor(format!("c{n}").into())), rows_done: n, started_at: 5 };
     Checkpoint {
         tenant: "acme".into(),
@@ -35,11 +35,11 @@ fn checkpoint(n: u64) -> Checkpoint {
     }
 }
 
-fn step(n: u64) -> Step {
+pub(super) fn step(n: u64) -> Step {
     Step { checkpoint: checkpoint(n), ..Step::default() }
 }
 
-fn obligation(n: i64, due: i64, reason: Reason) -> Obligation {
+pub(super) fn obligation(n: i64, due: i64, reason: Reason) -> Obligation {
     Obligation {
         rule: "contact".into(),
         table: "public.a".into(),
@@ -54,7 +54,7 @@ fn obligation(n: i64, due: i64, reason: Reason) -> Obligation {
     }
 }
 
-fn letter(n: i64, entity: &str) -> DeadLetter {
+pub(super) fn letter(n: i64, entity: &str) -> DeadLetter {
     DeadLetter {
         id: 0,
         at: 3,
@@ -71,12 +71,12 @@ fn letter(n: i64, entity: &str) -> DeadLetter {
     }
 }
 
-fn temp() -> tempfile::TempDir {
+pub(super) fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
 /// What was loaded, with the time of saving (which the store sets) taken out.
-fn loaded(store: &Store) -> Option<Checkpoint> {
+pub(super) fn loaded(store: &Store) -> Option<Checkpoint> {
     store.load().map(|c| Checkpoint { saved_at: 0, ..c })
 }
 

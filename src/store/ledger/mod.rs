@@ -221,7 +221,8 @@ impl Ledger {
         external_ids.iter().map(|id| self.inner.get(&mut front, rule, id)).collect()
     }
 
-    /// Notes what the CRM accepted. Known at once, durable after [`Ledger::flush_durable`].
+    /// Notes what the CRM accepted. Known at once, durable after [`Ledger::flush_durable`]. An error (here, and of the
+    /// other writing calls) says that the disk is in trouble; what was to be noted is noted all the same.
     pub fn put_batch(&self, rule: LedgerRule, entries: &[(&str, Entry)]) -> Result<()> {
         let mut bytes = Vec::with_capacity(32);
         self.write(|inner, front| {
@@ -229,7 +230,8 @@ impl Ledger {
                 value::encode(entry, &mut bytes);
                 let (space, key) = (ids(rule), id.as_bytes());
                 let hash_ = hash(space, key);
-                let existed = inner.exists(front, space, key, hash_)?;
+                // Only for the count, which the pages put right: no reason to refuse an entry.
+                let existed = inner.exists(front, space, key, hash_).unwrap_or(true);
                 let effect = if existed { Effect::Same } else { Effect::OneMore };
                 front.active.push(space, key, hash_, Change::Put(&bytes), effect);
                 front.note_seen(hash_, true);
@@ -238,32 +240,24 @@ impl Ledger {
                     front.active.push(space, owner, hash(space, owner), Change::Put(key), Effect::Same);
                 }
             }
-            Ok(())
         })
     }
 
     /// Notes that the rows of these records were seen in pass `generation`; without effect on unknown records.
     pub fn touch(&self, rule: LedgerRule, external_ids: &[&str], generation: u32) -> Result<()> {
         let space = ids(rule);
-        let mut bytes = Vec::with_capacity(32);
-        self.write(|inner, front| {
+        self.write(|_, front| {
             for id in external_ids {
                 let hash = hash(space, id.as_bytes());
-                // A change that waits in a log is repeated with the new generation: a bare `Touch` would hide it.
-                let waiting = match front.waiting(space, id.as_bytes(), hash) {
-                    None => None,
-                    Some(_) => Some(inner.get(front, rule, id)?),
+                // A value that waits in a log is repeated with the new generation: a bare `Touch` would hide it.
+                let value = match front.waiting(space, id.as_bytes(), hash) {
+                    None | Some(Change::Touch(_)) => None,
+                    Some(Change::Remove) => continue,
+                    Some(Change::Put(value)) => value::touched(value, generation),
                 };
-                match waiting {
-                    None => front.active.push(space, id.as_bytes(), hash, Change::Touch(generation), Effect::Same),
-                    Some(None) => {}
-                    Some(Some(entry)) => {
-                        value::encode(&Entry { generation, ..entry }, &mut bytes);
-                        front.active.push(space, id.as_bytes(), hash, Change::Put(&bytes), Effect::Same);
-                    }
-                }
+                let change = value.as_deref().map_or(Change::Touch(generation), Change::Put);
+                front.active.push(space, id.as_bytes(), hash, change, Effect::Same);
             }
-            Ok(())
         })
     }
 
@@ -272,19 +266,25 @@ impl Ledger {
         let space = ids(rule);
         self.write(|inner, front| {
             for id in external_ids {
-                let Some(entry) = inner.get(front, rule, id)? else { continue };
                 let hash_ = hash(space, id.as_bytes());
+                // If the database cannot be asked, the record goes all the same; what stays in the index of owners is
+                // recognised when it is read, because no record answers to it.
+                let entry = match inner.get(front, rule, id) {
+                    Ok(None) => continue,
+                    Ok(entry) => entry,
+                    Err(_) => None,
+                };
                 front.active.push(space, id.as_bytes(), hash_, Change::Remove, Effect::OneLess);
                 front.note_seen(hash_, false);
                 // The row may be known under another id by now.
-                if let Some(owner) = entry.owner
-                    && inner.owned(front, rule, &owner)?.as_deref() == Some(id.as_bytes())
+                if let Some(owner) = entry.and_then(|entry| entry.owner)
+                    && let Ok(Some(known_as)) = inner.owned(front, rule, &owner)
+                    && *known_as == *id.as_bytes()
                 {
                     let (space, owner) = (owners(rule), owner.as_bytes());
                     front.active.push(space, owner, hash(space, owner), Change::Remove, Effect::Same);
                 }
             }
-            Ok(())
         })
     }
 
@@ -398,10 +398,12 @@ impl Ledger {
         self.inner.db().size_on_disk()
     }
 
-    fn write(&self, f: impl FnOnce(&Inner, &mut Front) -> Result<()>) -> Result<()> {
+    /// Lets `f` add to the log. Fails only if the log is so long that it has to wait for the pages, and they fail; what
+    /// was added is noted even then.
+    fn write(&self, f: impl FnOnce(&Inner, &mut Front)) -> Result<()> {
         let mut front = lock(&self.inner.front);
         let before = front.active.len();
-        f(&self.inner, &mut front)?;
+        f(&self.inner, &mut front);
         let len = front.active.len();
         drop(front);
         let full = self.inner.log_bytes;
