@@ -101,6 +101,16 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
+    /// Removes a record of marks and returns what it held.
+    pub(super) fn take_marks(&mut self, key: Vec<u8>) -> Result<Vec<u8>> {
+        let stored = self.db.get(&key)?;
+        let damaged = |what: &str| StoreError::damaged(self.db.path(), what);
+        let stored = stored.ok_or_else(|| damaged("a record of marks is missing"))?;
+        let payload = frame::unseal(&key, &stored).map_err(damaged)?.to_vec();
+        self.remove(key);
+        Ok(payload)
+    }
+
     pub(super) fn clear_marks(&mut self, table: &str) -> Result<()> {
         let mut gone = Vec::new();
         self.db.for_each(&keys::named(keys::MARK, table), |key, _| {

@@ -22,7 +22,11 @@ use std::path::Path;
 pub(super) const FORMAT: u32 = 1;
 /// sled's cache for this database; it is small.
 const CACHE: u64 = 4 << 20;
+/// How far the log file is written ahead of sled.
+const AHEAD: u64 = 2 << 20;
 const MARKS_PER_RECORD: usize = 4096;
+/// So many records of marks that are not full are put together into full ones.
+const LOOSE_MARK_RECORDS: usize = 128;
 const HISTORY_KEPT: usize = 10;
 
 #[derive(Serialize, Deserialize)]
@@ -50,15 +54,20 @@ pub(super) struct CheckpointDb {
     pub(super) db: Database,
     pub(super) head: Head,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// Records of marks that are not full, by table.
+    loose: LooseMarks,
     /// A write failed: whether it reached the disk is not known, and sled answers nothing more.
     is_broken: bool,
 }
+
+type LooseMarks = BTreeMap<String, Vec<u64>>;
 
 /// What reading the whole database gives.
 struct Contents {
     head: Head,
     checkpoint: Option<Checkpoint>,
     memory: Memory,
+    loose: LooseMarks,
 }
 
 impl CheckpointDb {
@@ -78,8 +87,8 @@ impl CheckpointDb {
             None if db.is_empty()? && expected.is_none() => return Self::create(db),
             None => return Err(StoreError::damaged(path, "it is empty, but a checkpoint was saved here before")),
         }
-        let Contents { head, checkpoint, memory } = Self::read(&db, expected)?;
-        Ok((Self { db, head, checkpoint, is_broken: false }, memory))
+        let Contents { head, checkpoint, memory, loose } = Self::read(&db, expected)?;
+        Ok((Self { db, head, checkpoint, loose, is_broken: false }, memory))
     }
 
     /// After a write that failed, opens the database again and reads all of it: the write is there as a whole or not at
@@ -89,15 +98,16 @@ impl CheckpointDb {
             return Ok(None);
         }
         self.db.reopen()?;
-        let Contents { head, checkpoint, memory } = Self::read(&self.db, Some(self.head.sequence))?;
+        let Contents { head, checkpoint, memory, loose } = Self::read(&self.db, Some(self.head.sequence))?;
         self.head = head;
         self.checkpoint = checkpoint;
+        self.loose = loose;
         self.is_broken = false;
         Ok(Some(memory))
     }
 
     fn create(db: Database) -> Result<(Self, Memory)> {
-        let mut this = Self { db, head: Head::default(), checkpoint: None, is_broken: false };
+        let mut this = Self { db, head: Head::default(), checkpoint: None, loose: LooseMarks::new(), is_broken: false };
         let mut changes = this.changes();
         let record = FormatRecord { format: FORMAT, written_by: env!("CARGO_PKG_VERSION").to_string() };
         changes.put(keys::FORMAT.to_vec(), &record)?;
@@ -111,6 +121,7 @@ impl CheckpointDb {
         let mut head: Option<Head> = None;
         let mut tables = BTreeMap::new();
         let mut memory = Memory::default();
+        let mut loose = LooseMarks::new();
         let mut digest = 0u64;
         let broken = || StoreError::damaged(&path, "a record's key is malformed");
         db.for_each(b"", |key, stored| {
@@ -126,8 +137,11 @@ impl CheckpointDb {
                     tables.insert(name.to_string(), decode::<TableState>(&path, key, stored)?);
                 }
                 keys::MARK => {
-                    let (table, _) = keys::split_name(key).ok_or_else(broken)?;
+                    let (table, number) = keys::split_mark(key).ok_or_else(broken)?;
                     memory.load_marks(table, payload);
+                    if payload.len() < MARKS_PER_RECORD * 16 {
+                        loose.entry(table.to_string()).or_default().push(number);
+                    }
                 }
                 keys::OBLIGATION => memory.add_obligation(key, &decode(&path, key, stored)?),
                 keys::LETTER => {
@@ -152,7 +166,7 @@ impl CheckpointDb {
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.tables = tables;
         }
-        Ok(Contents { head, checkpoint, memory })
+        Ok(Contents { head, checkpoint, memory, loose })
     }
 
     fn changes(&self) -> Changes<'_> {
@@ -173,11 +187,21 @@ impl CheckpointDb {
         self.db.flush_durable()?;
         self.is_broken = false;
         self.head = head;
+        // The step is saved; that the next one will be slower is no reason to deny it.
+        if let Err(e) = self.db.prepare(AHEAD) {
+            tracing::debug!(error = %e, "no room could be prepared for the next steps");
+        }
         Ok(())
     }
 
     /// Saves `step`; returns when they are durable, with what changes in memory.
-    pub(super) fn commit(&mut self, step: &Step, ledger_sequence: u64) -> Result<Vec<Event>> {
+    /// `imported_marks` are saved with those of the step.
+    pub(super) fn commit(
+        &mut self,
+        step: &Step,
+        imported_marks: BTreeMap<String, Vec<u128>>,
+        ledger_sequence: u64,
+    ) -> Result<Vec<Event>> {
         let mut head = self.head.clone();
         let mut events = Vec::new();
         let mut changes = self.changes();
@@ -191,14 +215,26 @@ impl CheckpointDb {
             changes.clear_marks(table)?;
             events.push(Event::MarksCleared(table.clone()));
         }
-        let mut marks: BTreeMap<String, Vec<u128>> = BTreeMap::new();
+        let mut loose = self.loose.clone();
+        loose.retain(|table, _| !step.clear_marks.contains(table));
+        let mut marks = imported_marks;
         for (table, key) in &step.add_marks {
             marks.entry(table.clone()).or_default().push(mark_of(key));
         }
         for (table, marks) in marks {
-            for part in marks.chunks(MARKS_PER_RECORD) {
-                let payload: Vec<u8> = part.iter().flat_map(|mark| mark.to_be_bytes()).collect();
-                changes.set(keys::mark(&table, next_id()), &payload);
+            let mut payload: Vec<u8> = marks.iter().flat_map(|mark| mark.to_be_bytes()).collect();
+            let records = loose.entry(table.clone()).or_default();
+            if records.len() >= LOOSE_MARK_RECORDS {
+                for number in records.drain(..) {
+                    payload.extend(changes.take_marks(keys::mark(&table, number))?);
+                }
+            }
+            for part in payload.chunks(MARKS_PER_RECORD * 16) {
+                let number = next_id();
+                changes.set(keys::mark(&table, number), part);
+                if part.len() < MARKS_PER_RECORD * 16 {
+                    records.push(number);
+                }
             }
             events.push(Event::MarksAdded(table, marks));
         }
@@ -234,6 +270,7 @@ impl CheckpointDb {
         head.ledger_sequence = ledger_sequence;
         self.write(writes, delta, head)?;
         self.checkpoint = Some(checkpoint);
+        self.loose = loose;
         Ok(events)
     }
 
@@ -318,8 +355,10 @@ impl CheckpointDb {
         let mut changes = Changes::with(&self.db, collected);
         changes.put_tables(self.checkpoint.as_ref(), &checkpoint)?;
         let mut events = Vec::new();
+        let mut loose = self.loose.clone();
         for table in cleared {
             changes.clear_marks(&table)?;
+            loose.remove(&table);
             events.push(Event::MarksCleared(table));
         }
         checkpoint.saved_at = now_micros();
@@ -327,6 +366,7 @@ impl CheckpointDb {
         let (writes, delta) = changes.finish()?;
         self.write(writes, delta, head)?;
         self.checkpoint = Some(checkpoint);
+        self.loose = loose;
         Ok(events)
     }
 
@@ -335,8 +375,10 @@ impl CheckpointDb {
         Changes::new(&self.db).history()
     }
 
-    /// Puts a checkpoint into an empty database (recovery, import).
-    pub(super) fn install(&mut self, checkpoint: Checkpoint) -> Result<()> {
+    /// Puts the checkpoint of a side copy into a new database, whose commits are numbered on from `sequence`: the older
+    /// copies and the witness must not look newer than what is written from now on.
+    pub(super) fn install(&mut self, checkpoint: Checkpoint, sequence: u64) -> Result<()> {
+        self.head.sequence = self.head.sequence.max(sequence);
         let head = self.head.clone();
         self.replace(Collected::default(), head, checkpoint, Vec::new()).map(drop)
     }

@@ -54,6 +54,12 @@ pub(super) fn mark(table: &str, number: u64) -> Vec<u8> {
     out
 }
 
+/// Table and number from a key made by [`mark`].
+pub(super) fn split_mark(key: &[u8]) -> Option<(&str, u64)> {
+    let (table, rest) = split_name(key)?;
+    Some((table, u64::from_be_bytes(rest.try_into().ok()?)))
+}
+
 pub(super) fn record(letter: u8, rule: &str, key: &RowKey) -> Vec<u8> {
     let mut out = named(letter, rule);
     out.extend_from_slice(key.as_bytes());

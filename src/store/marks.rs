@@ -38,6 +38,11 @@ impl MarkSet {
         true
     }
 
+    /// All of them, in no order.
+    pub(super) fn to_vec(&self) -> Vec<u128> {
+        self.sorted.iter().chain(&self.recent).copied().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.sorted.len() + self.recent.len()
     }

@@ -79,6 +79,10 @@ impl Memory {
         self.marks.get(table).is_some_and(|set| set.contains(mark))
     }
 
+    pub(super) fn all_marks(&self) -> BTreeMap<String, Vec<u128>> {
+        self.marks.iter().map(|(table, set)| (table.clone(), set.to_vec())).collect()
+    }
+
     pub(super) fn mark_count(&self, table: &str) -> usize {
         self.marks.get(table).map_or(0, MarkSet::len)
     }

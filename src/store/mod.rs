@@ -35,10 +35,12 @@ mod marks;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod types;
 
 pub use error::{IoTrouble, Result, StoreError};
 pub use ledger::{Entry, Ledger, LedgerRule, Record};
+pub use transfer::Moved;
 pub use types::{
     Checkpoint, DeadLetter, HistoryEntry, Obligation, ObligationRef, Reason, RecordRef, ResetScope, Step, TablePhase,
     TableState, WriteOp,
@@ -200,7 +202,7 @@ impl Store {
     /// be committed again.
     pub fn commit(&self, step: &Step) -> Result<()> {
         let mut writer = self.shared.writer()?;
-        let events = writer.checkpoint.commit(step, self.ledger.sequence())?;
+        let events = writer.checkpoint.commit(step, BTreeMap::new(), self.ledger.sequence())?;
         self.shared.memory_mut().apply(events);
         self.shared.committed(&writer);
         Ok(())
@@ -378,17 +380,15 @@ impl Store {
     /// may have been sent, [`Checkpoint::dispatched_unknown`] is set.
     pub fn recover_from_copy(dir: &Path) -> Result<Checkpoint> {
         let lock = Lock::take(dir)?;
-        let Some(SideCopy { checkpoint: Some(mut checkpoint), .. }) = SideCopy::read(dir) else {
+        let Some(SideCopy { checkpoint: Some(mut checkpoint), sequence }) = SideCopy::read(dir) else {
             return Err(StoreError::Refused {
                 message: format!("{} holds no side copy of a checkpoint that is whole", dir.display()),
                 hint: Some("restore the directory from a backup, or move it away to begin with a full snapshot".into()),
             });
         };
-        let stamp = now_micros() / 1_000_000;
         let database = dir.join("checkpoint");
         if database.exists() {
-            let aside = dir.join(format!("checkpoint.damaged-{stamp}"));
-            fs::rename(&database, &aside).map_err(StoreError::io("rename", &database))?;
+            set_aside(&database, "damaged")?;
         }
         match fs::remove_file(dir.join("witness")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -406,7 +406,7 @@ impl Store {
         checkpoint.next_version = ahead.saturating_add(3_600_000_000);
         checkpoint.dispatched_unknown = true;
         let (mut new, _) = CheckpointDb::open(&database, None)?;
-        new.install(checkpoint.clone())?;
+        new.install(checkpoint.clone(), sequence)?;
         SideCopy { sequence: new.head.sequence, checkpoint: Some(checkpoint.clone()) }.write(dir)?;
         drop(lock);
         Ok(checkpoint)
@@ -450,10 +450,20 @@ fn open_ledger(dir: &Path, checkpoint: &mut CheckpointDb) -> Result<Ledger> {
         Err(StoreError::Damaged { detail, .. }) => detail,
         Err(other) => return Err(other),
     };
-    let aside = dir.join(format!("ledger.corrupt-{}", now_micros() / 1_000_000));
+    let aside = set_aside(&path, "corrupt")?;
     tracing::warn!(reason = trouble, aside = %aside.display(), "the ledger is damaged and begins empty");
-    fs::rename(&path, &aside).map_err(StoreError::io("rename", &path))?;
     let ledger = Ledger::open(&path)?;
     checkpoint.set_ledger_lost(true, 0)?;
     Ok(ledger)
+}
+
+/// Renames a database's directory to `<name>.<why>-<unix time>`.
+fn set_aside(path: &Path, why: &str) -> Result<PathBuf> {
+    let seconds = now_micros() / 1_000_000;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names = std::iter::once(String::new()).chain((2..).map(|n| format!("-{n}")));
+    let mut free = names.map(|n| path.with_file_name(format!("{name}.{why}-{seconds}{n}"))).skip_while(|p| p.exists());
+    let aside = free.next().unwrap_or_default();
+    fs::rename(path, &aside).map_err(StoreError::io("rename", path))?;
+    Ok(aside)
 }

@@ -222,3 +222,79 @@ fn a_reset_can_be_undone_and_the_last_ten_are_kept() {
     assert_eq!(store.history().expect("reads").len(), 9);
     assert!(store.undo_reset(history[0].id).is_err());
 }
+
+#[test]
+fn an_export_can_be_imported_elsewhere_and_a_torn_one_is_refused() {
+    let (from, to) = (temp(), temp());
+    let store = Store::open(from.path()).expect("opens");
+    let parent = Reason::WaitingForParent { entity: "account".into(), external_id: "cust-9".into() };
+    let full = Step {
+        add_marks: (0..3000).map(|n| ("public.a".to_string(), key(n))).collect(),
+        put_obligations: vec![obligation(1, 10, Reason::Repair), obligation(2, 20, parent)],
+        put_dead_letters: vec![letter(3, "contact")],
+        ..step(5)
+    };
+    let mut lines = Vec::new();
+    assert!(store.export(&mut lines, true).is_err(), "there is nothing to export");
+    store.commit(&full).expect("commits");
+    let rules = ["account", "contact"].map(|name| store.ledger().rule(name).expect("a rule"));
+    let entry = |n: i64| Entry { hash: u64::MAX - 1, generation: 3, owner: (n % 2 == 0).then(|| key(n)) };
+    for rule in rules {
+        let ids: Vec<String> = (0..2500).map(|n| format!("id-{n}")).collect();
+        let entries: Vec<(&str, Entry)> = ids.iter().map(String::as_str).zip((0..).map(entry)).collect();
+        store.ledger().put_batch(rule, &entries).expect("puts");
+    }
+    lines.clear();
+    let moved = store.export(&mut lines, true).expect("exports");
+    assert_eq!(moved, Moved { marks: 3000, obligations: 2, dead_letters: 1, ledger_entries: 5000 });
+
+    let new = Store::open(to.path()).expect("opens");
+    // Cut off anywhere, or changed in a line, it is refused and leaves no checkpoint.
+    for len in [0, 1, 100, lines.len() / 2, lines.len() - 2] {
+        assert!(matches!(new.import(&mut &lines[..len]), Err(StoreError::Refused { .. })), "cut to {len}");
+    }
+    let without_one: Vec<u8> = lines
+        .split_inclusive(|b| *b == b'\n')
+        .enumerate()
+        .filter(|(n, _)| *n != 4)
+        .flat_map(|(_, l)| l.to_vec())
+        .collect();
+    assert!(new.import(&mut without_one.as_slice()).is_err());
+    assert_eq!(new.load(), None);
+
+    assert_eq!(new.import(&mut lines.as_slice()).expect("imports"), moved);
+    assert!(new.import(&mut lines.as_slice()).is_err(), "only into an empty one");
+    drop(new);
+    let new = Store::open(to.path()).expect("opens again");
+    assert_eq!(loaded(&new), Some(checkpoint(5)));
+    assert_eq!(new.mark_count("public.a"), 3000);
+    assert!(new.is_marked("public.a", &key(2999)) && new.may_await("account", "cust-9"));
+    assert_eq!(new.due_obligations("public.a", 15, 9).expect("reads")[0].reason, Reason::Repair);
+    assert_eq!(new.dead_letter_counts(), store.dead_letter_counts());
+    let rule = new.ledger().rule("contact").expect("a rule");
+    assert_eq!(new.ledger().count(rule), 2500);
+    assert_eq!(new.ledger().get(rule, "id-8").expect("reads"), Some(entry(8)));
+    assert_eq!(new.ledger().external_id_of(rule, &key(8)).expect("reads").as_deref(), Some("id-8"));
+    assert!(!new.ledger_lost());
+}
+
+#[test]
+fn small_records_of_marks_are_put_together() {
+    let dir = temp();
+    let store = Store::open(dir.path()).expect("opens");
+    for n in 0..600 {
+        let add_marks = vec![("public.a".to_string(), key(2 * n)), ("public.a".to_string(), key(2 * n + 1))];
+        store.commit(&Step { add_marks, ..step(1) }).expect("commits");
+    }
+    let records = |store: &Store| {
+        let writer = store.shared.writer().expect("works");
+        writer.checkpoint.db.scan(&[keys::MARK], &[keys::MARK], 10_000).expect("reads").len()
+    };
+    assert!(records(&store) <= 130, "{}", records(&store));
+    drop(store);
+    let store = Store::open(dir.path()).expect("opens");
+    assert_eq!(store.mark_count("public.a"), 1200);
+    assert!((0..1200).all(|n| store.is_marked("public.a", &key(n))));
+    store.commit(&Step { clear_marks: vec!["public.a".into()], ..step(2) }).expect("commits");
+    assert_eq!((records(&store), store.mark_count("public.a")), (0, 0));
+}

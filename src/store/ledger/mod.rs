@@ -390,6 +390,12 @@ impl Ledger {
         result
     }
 
+    /// Brings everything into the pages.
+    #[cfg(test)]
+    pub(super) fn settle_for_tests(&self) {
+        self.inner.settle().expect("settles");
+    }
+
     pub(super) fn sequence(&self) -> u64 {
         self.inner.sequence.load(Ordering::Acquire)
     }
