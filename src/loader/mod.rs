@@ -490,6 +490,9 @@ impl<L: Ledger> Loader<L> {
         let (Some(change), Some((_, external_id))) = (self.queue.open(slot), self.queue.name(slot)) else {
             return true;
         };
+        if change.asked && matches!(&change.op, Op::Upsert(document, _) if !document.is_partial()) {
+            return false;
+        }
         let known = self.ledger.hash(change.rule, external_id);
         let needs_row = match &change.op {
             Op::Upsert(document, _) if document.is_partial() => match known {

@@ -112,6 +112,9 @@ pub struct Pending {
     /// Send even if the ledger says that nothing would change: what the ledger says may be older than what a request
     /// before a crash has done.
     pub force: bool,
+    /// The ledger was asked when this was queued and does not hold this document: it need not be asked again. (That the
+    /// CRM has got the same document meanwhile would cost a request that changes nothing.)
+    pub asked: bool,
     /// Times it was sent without a clear answer about this record.
     pub attempts: u16,
     /// When it was queued, for the batch's waiting time.
@@ -143,6 +146,7 @@ impl Pending {
         };
         self.origins.extend(older.origins);
         self.force |= older.force;
+        self.asked &= older.asked;
         self.queued = older.queued;
         self
     }

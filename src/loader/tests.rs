@@ -78,6 +78,7 @@ impl Bench {
             op,
             version: self.version,
             generation: 1,
+            asked: false,
             origins: smallvec![Origin::Ticket(self.ticket)],
             force: false,
             attempts: 0,

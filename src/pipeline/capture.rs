@@ -357,6 +357,8 @@ impl Engine {
             generation: self.generation_of(rule),
             origins: smallvec![origin],
             force,
+            // Only a snapshot's row that the ledger does not know is sent without a step.
+            asked: stage == Stage::Open,
             attempts,
             queued: now,
             since_ms,

@@ -11,14 +11,24 @@ use tidemark_contract::RowKey;
 /// Writes wait here until there are this many (or until [`LedgerView::write`]).
 const BUFFER: usize = 2_000;
 
-/// By rule number and external id.
-type Buffer = HashMap<(u16, Box<str>), Option<Entry>>;
-
 #[derive(Debug)]
 struct RuleView {
     id: LedgerRule,
     /// Owners are kept for rules whose external id does not come from the row's key.
     keeps_owner: bool,
+    /// The newest pass of which this process has noted anything. Whatever an earlier process noted is not newer than
+    /// that of any change now: a table's generation never falls.
+    newest: Cell<u32>,
+    /// Unwritten entries by external id; `None` is a removal.
+    buffer: RefCell<HashMap<Box<str>, Option<Entry>>>,
+}
+
+/// The last question and its answer: the same record is often asked for twice in a row.
+#[derive(Debug, Default)]
+struct Last {
+    rule: Option<RuleId>,
+    external_id: String,
+    entry: Option<Entry>,
 }
 
 /// See the module's documentation. Reads see what was written here before.
@@ -26,8 +36,9 @@ pub struct LedgerView {
     ledger: Arc<Ledger>,
     rules: Vec<RuleView>,
     incomplete: bool,
-    /// Unwritten entries; `None` is a removal.
-    buffer: RefCell<Buffer>,
+    /// Number of unwritten entries.
+    waiting: Cell<usize>,
+    last: RefCell<Last>,
     /// The first error, to be picked up by the engine: the loader's questions have no room for one.
     trouble: Cell<Option<StoreError>>,
 }
@@ -37,9 +48,17 @@ impl LedgerView {
     pub fn new(ledger: Arc<Ledger>, rules: &[Arc<Rule>], incomplete: bool) -> Result<Self> {
         let rules = rules
             .iter()
-            .map(|rule| Ok(RuleView { id: ledger.rule(&rule.name)?, keeps_owner: !rule.external_id_from_key }))
+            .map(|rule| {
+                Ok(RuleView {
+                    id: ledger.rule(&rule.name)?,
+                    keeps_owner: !rule.external_id_from_key,
+                    newest: Cell::new(0),
+                    buffer: RefCell::default(),
+                })
+            })
             .collect::<Result<_>>()?;
-        Ok(Self { ledger, rules, incomplete, buffer: RefCell::default(), trouble: Cell::new(None) })
+        let (waiting, last) = (Cell::new(0), RefCell::default());
+        Ok(Self { ledger, rules, incomplete, waiting, last, trouble: Cell::new(None) })
     }
 
     /// The ledger is known to be whole again.
@@ -50,7 +69,7 @@ impl LedgerView {
     /// Makes an entry void: its document is no longer known to be what the CRM holds. Unknown records stay unknown.
     pub fn void(&self, rule: RuleId, external_id: &str) {
         if let Some(entry) = self.get(rule, external_id) {
-            self.put(rule, external_id, Entry { hash: 0, ..entry });
+            self.put(rule, external_id, Some(Entry { hash: 0, ..entry }));
         }
     }
 
@@ -84,22 +103,21 @@ impl LedgerView {
 
     /// Hands the waiting writes to the database (not yet to the disk).
     pub fn write(&self) {
-        let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
-        if buffer.is_empty() {
+        if self.waiting.replace(0) == 0 {
             return;
         }
-        for (number, view) in self.rules.iter().enumerate() {
-            let of_rule = || buffer.iter().filter(move |((rule, _), _)| usize::from(*rule) == number);
-            let puts: Vec<(&str, Entry)> =
-                of_rule().filter_map(|((_, id), entry)| Some((&**id, entry.clone()?))).collect();
+        for view in &self.rules {
+            let mut buffer = view.buffer.borrow_mut();
+            let puts: Vec<(&str, Entry)> = buffer.iter().filter_map(|(id, entry)| Some((&**id, entry.clone()?))).collect();
             let removals: Vec<&str> =
-                of_rule().filter(|(_, entry)| entry.is_none()).map(|((_, id), _)| &**id).collect();
+                buffer.iter().filter(|(_, entry)| entry.is_none()).map(|(id, _)| &**id).collect();
             if !removals.is_empty() {
                 self.check(self.ledger.remove(view.id, &removals));
             }
             if !puts.is_empty() {
                 self.check(self.ledger.put_batch(view.id, &puts));
             }
+            buffer.clear();
         }
     }
 
@@ -110,22 +128,28 @@ impl LedgerView {
 
     fn get(&self, rule: RuleId, external_id: &str) -> Option<Entry> {
         let view = self.rules.get(usize::from(rule.0))?;
-        let buffer = self.buffer.borrow();
-        if !buffer.is_empty()
-            && let Some(entry) = buffer.get(&(rule.0, Box::from(external_id)))
-        {
+        if let Some(entry) = view.buffer.borrow().get(external_id) {
             return entry.clone();
         }
-        self.check(self.ledger.get(view.id, external_id)).flatten()
+        let mut last = self.last.borrow_mut();
+        if last.rule != Some(rule) || last.external_id != external_id {
+            last.rule = Some(rule);
+            last.external_id.clear();
+            last.external_id.push_str(external_id);
+            last.entry = self.check(self.ledger.get(view.id, external_id)).flatten();
+        }
+        last.entry.clone()
     }
 
-    fn put(&self, rule: RuleId, external_id: &str, entry: Entry) {
-        let waiting = {
-            let mut buffer = self.buffer.borrow_mut();
-            buffer.insert((rule.0, external_id.into()), Some(entry));
-            buffer.len()
-        };
-        if waiting >= BUFFER {
+    fn put(&self, rule: RuleId, external_id: &str, entry: Option<Entry>) {
+        let Some(view) = self.rules.get(usize::from(rule.0)) else { return };
+        if let Some(entry) = &entry {
+            view.newest.set(view.newest.get().max(entry.generation));
+        }
+        self.last.borrow_mut().rule = None;
+        view.buffer.borrow_mut().insert(external_id.into(), entry);
+        self.waiting.set(self.waiting.get() + 1);
+        if self.waiting.get() >= BUFFER {
             self.write();
         }
     }
@@ -153,19 +177,22 @@ impl loader::Ledger for LedgerView {
         let Some(view) = self.rules.get(usize::from(rule.0)) else { return };
         let owner = view.keeps_owner.then(|| key.clone());
         // A later pass may have seen the row while an earlier change of it was on its way.
-        let generation = self.get(rule, external_id).map_or(generation, |entry| entry.generation.max(generation));
-        self.put(rule, external_id, Entry { hash, generation, owner });
+        let generation = match generation < view.newest.get() {
+            true => self.get(rule, external_id).map_or(generation, |entry| entry.generation.max(generation)),
+            false => generation,
+        };
+        self.put(rule, external_id, Some(Entry { hash, generation, owner }));
     }
 
     fn seen(&self, rule: RuleId, external_id: &str, generation: u32) {
         if let Some(entry) = self.get(rule, external_id)
             && entry.generation < generation
         {
-            self.put(rule, external_id, Entry { generation, ..entry });
+            self.put(rule, external_id, Some(Entry { generation, ..entry }));
         }
     }
 
     fn removed(&self, rule: RuleId, external_id: &str) {
-        self.buffer.borrow_mut().insert((rule.0, external_id.into()), None);
+        self.put(rule, external_id, None);
     }
 }

@@ -36,6 +36,10 @@ impl Hints {
     fn may_contain(&self, hash: u64) -> bool {
         self.0.contains_key(&hash)
     }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -145,8 +149,18 @@ impl Memory {
         self.obligations.may_contain(keys::fingerprint(key))
     }
 
+    /// Whether anything waits for a parent.
+    pub(super) fn awaits_any(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
     pub(super) fn may_await(&self, parent: u128) -> bool {
         self.awaited.may_contain(low_bits(parent))
+    }
+
+    /// Whether there is any dead letter.
+    pub(super) fn has_letters(&self) -> bool {
+        !self.letters.is_empty()
     }
 
     pub(super) fn may_have_letter(&self, key: &[u8]) -> bool {

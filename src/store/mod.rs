@@ -265,7 +265,8 @@ impl Store {
 
     /// Whether any record waits for this parent. Cheap; may say yes when none does.
     pub fn may_await(&self, entity: &str, external_id: &str) -> bool {
-        self.shared.memory().may_await(keys::parent_hash(entity, external_id))
+        let memory = self.shared.memory();
+        memory.awaits_any() && memory.may_await(keys::parent_hash(entity, external_id))
     }
 
     /// Up to `limit` obligations that wait for this parent.
@@ -292,7 +293,8 @@ impl Store {
 
     /// Whether this record was set aside. Cheap; may say yes when it was not.
     pub fn may_have_dead_letter(&self, rule: &str, key: &RowKey) -> bool {
-        self.shared.memory().may_have_letter(&keys::record(keys::LETTER_OF, rule, key))
+        let memory = self.shared.memory();
+        memory.has_letters() && memory.may_have_letter(&keys::record(keys::LETTER_OF, rule, key))
     }
 
     /// Up to `limit` dead letters with numbers above `after`, in their order, of one entity or of all.

@@ -53,10 +53,22 @@ pub(crate) fn trim<'a>(s: Text<'a>, chars: &str, ends: Ends) -> Text<'a> {
 }
 
 pub(crate) fn lower(s: Text<'_>) -> Text<'_> {
+    if s.is_ascii() {
+        return match s.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Cow::Owned(s.to_ascii_lowercase()),
+            false => s,
+        };
+    }
     map_case(s, |c| c.is_ascii_lowercase() || !c.is_alphabetic(), |c| single(c, c.to_lowercase()))
 }
 
 pub(crate) fn upper(s: Text<'_>) -> Text<'_> {
+    if s.is_ascii() {
+        return match s.bytes().any(|b| b.is_ascii_lowercase()) {
+            true => Cow::Owned(s.to_ascii_uppercase()),
+            false => s,
+        };
+    }
     map_case(s, |c| c.is_ascii_uppercase() || !c.is_alphabetic(), |c| single(c, c.to_uppercase()))
 }
 
