@@ -579,8 +579,7 @@ impl<L: Ledger> Loader<L> {
     }
 
     fn reject(&mut self, entity: EntityId, item: Item, reason: CrmRejection) {
-        // The record is not as it should be, but the source still has the row: a sweep must not take it for gone.
-        self.ledger.seen(item.change.rule, &item.external_id, item.change.generation);
+        self.not_accepted(&item.change, &item.external_id);
         self.effects.push(Effect::DeadLetter {
             entity,
             rule: item.change.rule,
@@ -688,9 +687,18 @@ impl<L: Ledger> Loader<L> {
         u128::from(now.unix_ms.saturating_sub(change.since_ms)) >= self.options.retry.give_up_after.as_millis()
     }
 
+    /// The record is not as it should be, but the source still has the row: a sweep must not take it for gone. If a try
+    /// before this one was not clearly answered, the CRM may hold the record: a later removal must not be saved.
+    fn not_accepted(&self, change: &Pending, external_id: &str) {
+        if change.force && matches!(change.op, Op::Upsert(..)) {
+            self.ledger.accepted(change.rule, external_id, &change.key, 0, change.generation);
+        } else {
+            self.ledger.seen(change.rule, external_id, change.generation);
+        }
+    }
+
     fn oblige(&mut self, change: Pending, external_id: Box<str>, reason: Why) {
-        // As in `reject`: the row is still there.
-        self.ledger.seen(change.rule, &external_id, change.generation);
+        self.not_accepted(&change, &external_id);
         self.effects.push(Effect::Obligation {
             rule: change.rule,
             key: change.key,

@@ -108,9 +108,9 @@ impl LedgerView {
         }
         for view in &self.rules {
             let mut buffer = view.buffer.borrow_mut();
-            let puts: Vec<(&str, Entry)> = buffer.iter().filter_map(|(id, entry)| Some((&**id, entry.clone()?))).collect();
-            let removals: Vec<&str> =
-                buffer.iter().filter(|(_, entry)| entry.is_none()).map(|(id, _)| &**id).collect();
+            let puts: Vec<(&str, Entry)> =
+                buffer.iter().filter_map(|(id, entry)| Some((&**id, entry.clone()?))).collect();
+            let removals: Vec<&str> = buffer.iter().filter(|(_, entry)| entry.is_none()).map(|(id, _)| &**id).collect();
             if !removals.is_empty() {
                 self.check(self.ledger.remove(view.id, &removals));
             }
