@@ -690,7 +690,7 @@ impl<L: Ledger> Loader<L> {
     /// The record is not as it should be, but the source still has the row: a sweep must not take it for gone. If a try
     /// before this one was not clearly answered, the CRM may hold the record: a later removal must not be saved.
     fn not_accepted(&self, change: &Pending, external_id: &str) {
-        if change.force && matches!(change.op, Op::Upsert(..)) {
+        if change.force {
             self.ledger.accepted(change.rule, external_id, &change.key, 0, change.generation);
         } else {
             self.ledger.seen(change.rule, external_id, change.generation);

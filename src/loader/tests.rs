@@ -338,6 +338,7 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
         let mut under_way: Vec<Request> = Vec::new();
         let mut settled = std::collections::HashSet::new();
         let mut state = 0u64;
+        let mut told: Vec<String> = Vec::new();
         for round in 0..600 {
             let is_quiet = round >= 400;
             if !is_quiet && rng.random_bool(0.7) {
@@ -352,6 +353,7 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
                 // An open change is only ever queued for a record that has nothing gated (a snapshot row of a key
                 // that the tail has not spoken about).
                 let stage = if b.loader.queue.find(0, &id).is_some() { Stage::Gated } else { stage };
+                told.push(format!("{id} push {op:?} want {want:?} {stage:?}"));
                 b.push(0, &id, op, stage);
                 wanted.insert(id, want);
             }
@@ -382,6 +384,17 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
                         }
                     }
                 };
+                for item in &request.items {
+                    told.push(format!(
+                        "{} fault {fault} of {} v{} force {} attempts {} {:?}",
+                        item.external_id,
+                        request.items.len(),
+                        item.change.version,
+                        item.change.force,
+                        item.change.attempts,
+                        item.change.op
+                    ));
+                }
                 match fault {
                     0 => b.refuse(request, CrmErrorKind::Unavailable, None),
                     1 => {
@@ -405,6 +418,7 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
                 }
             }
             for effect in b.loader.effects() {
+                told.push(format!("{effect:?}"));
                 match effect {
                     Effect::Settled { origins, .. } => settled.extend(origins),
                     // A single record in a request that is "too large", or never clearly answered, ends elsewhere:
@@ -427,7 +441,9 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
         assert!(b.loader.queue.is_empty(), "seed {seed}: something was left");
         assert_eq!(settled.len() as u64, b.ticket, "seed {seed}: every change is settled once");
         for (id, want) in wanted {
-            assert_eq!(held.get(&id).and_then(|(_, n)| *n), want, "seed {seed}: {id}");
+            let about = told.iter().filter(|line| line.contains(&id)).cloned().collect::<Vec<_>>();
+            let last = &about[about.len().saturating_sub(30)..];
+            assert_eq!(held.get(&id).and_then(|(_, n)| *n), want, "seed {seed}: {id}: {last:#?}");
         }
     }
 }
