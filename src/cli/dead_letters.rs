@@ -212,17 +212,23 @@ fn when(letter: &DeadLetter) -> String {
 
 async fn retry(args: SelectArgs) -> Result<()> {
     let config = args.tenant.load()?;
-    match access(&config).await? {
+    let (n, what) = match access(&config).await? {
         Access::Daemon(client) => {
-            let n = client.retry_dead_letters(&args.selection()).await?;
-            output::talk(&format!("{} records are read again and sent as they are now", count(n)));
+            (client.retry_dead_letters(&args.selection()).await?, "read again now, and sent as their rows are")
         }
         Access::Store(store) => {
-            let n = owe(&store, &args.selection())?;
-            output::talk(&format!("the daemon is not running; it reads {} records again when it starts", count(n)));
+            (owe(&store, &args.selection())?, "read again when the daemon, which is not running, starts")
         }
+    };
+    if n == 0 {
+        return Err(none());
     }
+    output::talk(&format!("{} records are {what}", count(n)));
     Ok(())
+}
+
+fn none() -> Error {
+    Error::new(DaemonKind::Failed, "there are no such dead letters")
 }
 
 /// Leaves the daemon a note to read these rows again. The letters stay until a success clears them.
@@ -254,7 +260,7 @@ async fn forget(args: SelectArgs) -> Result<()> {
     let way = access(&config).await?;
     let letters = select(&way, &args.selection()).await?;
     if letters.is_empty() {
-        return Err(Error::new(DaemonKind::Failed, "there are no such dead letters"));
+        return Err(none());
     }
     let question = format!("Forget {} dead letters of {}?", count(letters.len() as u64), config.tenant);
     output::confirm(&format!("{question} The CRM stays without these changes."), args.yes)?;
