@@ -135,119 +135,63 @@ const fn line(word: &'static str, reaction: Reaction, exit: ExitCode, advice: &'
 
 impl Kind {
     /// The table.
+    #[rustfmt::skip]
     pub fn policy(self) -> Policy {
         use ExitCode::{Bug as Panic, Configuration, Failed, Held, Permission, Usage};
         use Reaction::{Crash, ResyncTable, RetryWithBackoff as Retry, SetAside, StopTenant as Stop};
+        const REPORT: &str = "please report this with the log around it";
         match self {
             Kind::Source(kind) => match kind {
-                ErrorKind::Unreachable => line(
-                    "source_unreachable",
-                    Retry,
-                    Failed,
-                    "check [source] host and port, the network, and whether the server runs",
-                ),
-                ErrorKind::AuthRefused => line(
-                    "source_auth_refused",
-                    Stop,
-                    Configuration,
-                    "check [source] user and password; it is not tried again, because that may lock the account",
-                ),
-                ErrorKind::PermissionMissing => line(
-                    "source_permission_missing",
-                    Stop,
-                    Permission,
-                    "`tidemark check TENANT` prints the statements that grant what is missing",
-                ),
-                ErrorKind::SettingWrong => line(
-                    "source_setting_wrong",
-                    Stop,
-                    Configuration,
-                    "`tidemark check TENANT` prints every setting that has to change",
-                ),
-                ErrorKind::PositionLost => line(
-                    "source_position_lost",
-                    ResyncTable,
-                    Failed,
-                    "[state] on_gap = \"resync\" reads every table again; only differences are sent",
-                ),
-                ErrorKind::SchemaChanged => line(
-                    "source_schema_changed",
-                    ResyncTable,
-                    Configuration,
-                    "adapt the mapping to the table's new columns; the table then catches up by a resync",
-                ),
-                ErrorKind::Undecodable => line(
-                    "source_undecodable",
-                    Stop,
-                    Failed,
-                    "nothing was skipped; please report the message, and keep the vendor's log until it is understood",
-                ),
+                ErrorKind::Unreachable => line("source_unreachable", Retry, Failed,
+                    "check [source] host and port, the network, and whether the server runs"),
+                ErrorKind::AuthRefused => line("source_auth_refused", Stop, Configuration,
+                    "check [source] user and password; it is not tried again, because that may lock the account"),
+                ErrorKind::PermissionMissing => line("source_permission_missing", Stop, Permission,
+                    "`tidemark check TENANT` prints the statements that grant what is missing"),
+                ErrorKind::SettingWrong => line("source_setting_wrong", Stop, Configuration,
+                    "`tidemark check TENANT` prints every setting that has to change"),
+                ErrorKind::PositionLost => line("source_position_lost", ResyncTable, Failed,
+                    "[state] on_gap = \"resync\" reads every table again; only differences are sent"),
+                ErrorKind::SchemaChanged => line("source_schema_changed", ResyncTable, Configuration,
+                    "adapt the mapping to the table's new columns; the table then catches up by a resync"),
+                ErrorKind::Undecodable => line("source_undecodable", Stop, Failed,
+                    "nothing was skipped; please report the message, and keep the vendor's log until it is understood"),
                 ErrorKind::Cancelled => line("source_cancelled", Retry, Failed, ""),
-                ErrorKind::Bug => line("source_bug", Crash, Panic, "please report this with the log around it"),
+                ErrorKind::Bug => line("source_bug", Crash, Panic, REPORT),
             },
             Kind::Crm(kind) => match kind {
-                CrmErrorKind::Unavailable => line(
-                    "crm_unavailable",
-                    Retry,
-                    Failed,
-                    "check [crm] base_url, the network, and whether the CRM runs",
-                ),
-                CrmErrorKind::Unknown => line(
-                    "crm_unknown",
-                    Retry,
-                    Failed,
-                    "the same write is repeated until the CRM answers it; see the CRM's own log",
-                ),
-                CrmErrorKind::Throttled => line(
-                    "crm_throttled",
-                    Retry,
-                    Failed,
-                    "it slows down by itself; [delivery] requests_per_second sets a lower pace",
-                ),
-                CrmErrorKind::Unauthorized => {
-                    line("crm_unauthorized", Stop, Configuration, "check [crm] auth: the CRM refuses the credentials")
-                }
-                CrmErrorKind::Forbidden => line(
-                    "crm_forbidden",
-                    Stop,
-                    Permission,
-                    "give the CRM user the right to write the entities that the mapping names",
-                ),
-                CrmErrorKind::TooLarge => {
-                    line("crm_too_large", Retry, Failed, "batches shrink by themselves; a single record cannot")
-                }
-                CrmErrorKind::Refused => line(
-                    "crm_refused",
-                    SetAside,
-                    Failed,
-                    "`tidemark dead-letters list TENANT` shows what was refused, in the CRM's words",
-                ),
-                CrmErrorKind::Contract => line(
-                    "crm_contract",
-                    Stop,
-                    Configuration,
-                    "check [crm] base_url and profile: the CRM does not offer what the profile says",
-                ),
+                CrmErrorKind::Unavailable => line("crm_unavailable", Retry, Failed,
+                    "check [crm] base_url, the network, and whether the CRM runs"),
+                CrmErrorKind::Unknown => line("crm_unknown", Retry, Failed,
+                    "the same write is repeated until the CRM answers it; see the CRM's own log"),
+                CrmErrorKind::Throttled => line("crm_throttled", Retry, Failed,
+                    "it slows down by itself; [delivery] requests_per_second sets a lower pace"),
+                CrmErrorKind::Unauthorized => line("crm_unauthorized", Stop, Configuration,
+                    "check [crm] auth: the CRM refuses the credentials"),
+                CrmErrorKind::Forbidden => line("crm_forbidden", Stop, Permission,
+                    "give the CRM user the right to write the entities that the mapping names"),
+                CrmErrorKind::TooLarge => line("crm_too_large", Retry, Failed,
+                    "batches shrink by themselves; a single record cannot"),
+                CrmErrorKind::Refused => line("crm_refused", SetAside, Failed,
+                    "`tidemark dead-letters list TENANT` shows what was refused, in the CRM's words"),
+                CrmErrorKind::Contract => line("crm_contract", Stop, Configuration,
+                    "check [crm] base_url and profile: the CRM does not offer what the profile says"),
             },
             Kind::Store(kind) => match kind {
                 StoreKind::Locked => line("store_locked", Stop, Held, "stop the other process, or talk to it"),
                 StoreKind::Damaged => line("store_damaged", Stop, Failed, "restore the state directory from a backup"),
-                StoreKind::TooNew => {
-                    line("store_too_new", Stop, Configuration, "run the version that wrote the state directory")
-                }
+                StoreKind::TooNew => line("store_too_new", Stop, Configuration,
+                    "run the version that wrote the state directory"),
                 StoreKind::Full => line("store_full", Retry, Failed, "free space; nothing is acknowledged meanwhile"),
-                StoreKind::Denied => {
-                    line("store_denied", Stop, Permission, "give the user that runs tidemark the state directory")
-                }
-                StoreKind::ReadOnly => {
-                    line("store_read_only", Stop, Configuration, "name a writable directory with [state] dir")
-                }
-                StoreKind::Missing => {
-                    line("store_missing", Stop, Configuration, "create the directory that [state] dir names")
-                }
+                StoreKind::Denied => line("store_denied", Stop, Permission,
+                    "give the user that runs tidemark the state directory"),
+                StoreKind::ReadOnly => line("store_read_only", Stop, Configuration,
+                    "name a writable directory with [state] dir"),
+                StoreKind::Missing => line("store_missing", Stop, Configuration,
+                    "create the directory that [state] dir names"),
                 StoreKind::Io => line("store_io", Retry, Failed, "look into the system's log for disk errors"),
                 StoreKind::Refused => line("store_refused", Stop, Failed, ""),
-                StoreKind::Bug => line("store_bug", Crash, Panic, "please report this with the log around it"),
+                StoreKind::Bug => line("store_bug", Crash, Panic, REPORT),
             },
             Kind::Daemon(kind) => match kind {
                 DaemonKind::Configuration => line("configuration", Stop, Configuration, ""),
@@ -255,31 +199,19 @@ impl Kind {
                 DaemonKind::Usage => line("usage", Stop, Usage, "see --help"),
                 DaemonKind::Prerequisite => line("prerequisite", Stop, Configuration, ""),
                 DaemonKind::Permission => line("permission", Stop, Permission, ""),
-                DaemonKind::WrongState => line(
-                    "wrong_state",
-                    Stop,
-                    Configuration,
-                    "give this tenant a state directory of its own, or `tidemark checkpoint reset` it if the source \
-                     was moved on purpose",
-                ),
-                DaemonKind::TooManyDeadLetters => line(
-                    "too_many_dead_letters",
-                    Stop,
-                    Failed,
+                DaemonKind::WrongState => line("wrong_state", Stop, Configuration,
+                    "give this tenant a state directory of its own, or `tidemark checkpoint reset` it if the source was \
+                     moved on purpose"),
+                DaemonKind::TooManyDeadLetters => line("too_many_dead_letters", Stop, Failed,
                     "look at `tidemark dead-letters list TENANT`, fix the cause, retry them; the limit is \
-                     [delivery.dead_letters] max_records",
-                ),
-                DaemonKind::Gap => line(
-                    "gap",
-                    Stop,
-                    Failed,
-                    "`tidemark resync TENANT --all` reads every table again; only differences are sent",
-                ),
+                     [delivery.dead_letters] max_records"),
+                DaemonKind::Gap => line("gap", Stop, Failed,
+                    "`tidemark resync TENANT --all` reads every table again; only differences are sent"),
                 DaemonKind::Listener => line("listener", Stop, Failed, ""),
                 DaemonKind::Admin => line("admin", Stop, Failed, ""),
                 DaemonKind::Different => line("different", Stop, Failed, ""),
                 DaemonKind::Failed => line("failed", Stop, Failed, ""),
-                DaemonKind::Bug => line("bug", Crash, Panic, "please report this with the log around it"),
+                DaemonKind::Bug => line("bug", Crash, Panic, REPORT),
             },
         }
     }
@@ -599,106 +531,4 @@ impl From<ConfigError> for Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-    use std::path::PathBuf;
-
-    #[test]
-    fn the_table_is_whole_and_consistent() {
-        let all = Kind::all();
-        let words: BTreeSet<&str> = all.iter().map(|kind| kind.policy().word).collect();
-        assert_eq!(words.len(), all.len(), "each kind has its own word, and none is listed twice");
-        // 9 + 8 + 10 + 13: a kind that is added to an enum makes `policy` fail to compile; this makes it listed, too.
-        assert_eq!(all.len(), 40);
-        for kind in all {
-            let policy = kind.policy();
-            assert_ne!(policy.exit, ExitCode::Done, "{kind:?}");
-            assert_eq!(policy.reaction == Reaction::Crash, policy.exit == ExitCode::Bug, "{kind:?}");
-            // The unit does not restart after 77 and 78, so nothing that heals by itself may end with them.
-            if matches!(policy.exit, ExitCode::Permission | ExitCode::Configuration) {
-                assert!(matches!(policy.reaction, Reaction::StopTenant | Reaction::ResyncTable), "{kind:?}");
-            }
-            // A stop that no error explains by itself has to come with advice.
-            if policy.reaction == Reaction::StopTenant && !matches!(kind, Kind::Daemon(_) | Kind::Store(_)) {
-                assert!(!policy.advice.is_empty(), "{kind:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn exit_codes_are_those_of_the_interface() {
-        let codes = |kind: Kind| kind.policy().exit as u8;
-        assert_eq!(codes(StoreKind::Locked.into()), 75);
-        assert_eq!(codes(ErrorKind::PermissionMissing.into()), 77);
-        assert_eq!(codes(DaemonKind::Configuration.into()), 78);
-        assert_eq!(codes(DaemonKind::Usage.into()), 2);
-        assert_eq!(codes(DaemonKind::Failed.into()), 1);
-        assert_eq!(codes(ErrorKind::Bug.into()), 255);
-    }
-
-    #[test]
-    fn causes_are_printed_once_and_hints_beside_them() {
-        let inner = std::io::Error::other("connection refused");
-        let error: Error = SourceError::new(ErrorKind::Unreachable, "cannot connect to db.example:5432")
-            .hint("start the server")
-            .caused_by(inner)
-            .into();
-        let error = error.context("the tail could not be opened");
-        let expected = "\
-error: the tail could not be opened
-  caused by: cannot connect to db.example:5432
-  caused by: connection refused
-hint: start the server
-";
-        assert_eq!(error.report(false), expected);
-        let again = Error::new(DaemonKind::Failed, "failed: connection refused")
-            .caused_by(std::io::Error::other("connection refused"));
-        assert_eq!(again.report(false), "error: failed: connection refused\n");
-    }
-
-    #[test]
-    fn an_error_without_a_hint_has_the_tables_advice() {
-        let error: Error = CrmError::new(CrmErrorKind::Unauthorized, "POST /v1/account/upsert: 401").into();
-        assert_eq!(error.hints(), ["check [crm] auth: the CRM refuses the credentials"]);
-        assert!(error.report(true).contains("\u{1b}[1;34mhint"));
-    }
-
-    #[test]
-    fn a_full_disk_is_told_from_missing_rights() {
-        let io = |kind: std::io::ErrorKind| StoreError::Io {
-            action: "write",
-            path: PathBuf::from("/state"),
-            source: kind.into(),
-        };
-        let full: Error = io(std::io::ErrorKind::StorageFull).into();
-        assert_eq!(full.kind().policy().reaction, Reaction::RetryWithBackoff);
-        let denied: Error = io(std::io::ErrorKind::PermissionDenied).into();
-        assert_eq!(denied.exit_code(), ExitCode::Permission);
-        assert_eq!(denied.report(false).lines().next(), Some("error: cannot write /state"));
-        let held: Error = StoreError::Locked { dir: "/state".into(), pid: Some(7) }.into();
-        assert_eq!(held.exit_code() as u8, 75);
-        assert_eq!(held.causes(), Vec::<String>::new(), "the cause is the message itself");
-    }
-
-    #[test]
-    fn findings_become_one_error_with_every_fix() {
-        let ok = Finding::ok("source.reachable", "yes");
-        assert!(Error::from_findings(std::slice::from_ref(&ok)).is_none());
-        let wal = Finding::error("source.wal_level", "replica", "logical", Some("alter system …".into()));
-        let right = Finding::error("source.replication", "no", "yes", Some("alter role …".into())).permission();
-        let error = Error::from_findings(&[ok, wal, right.clone()]).expect("an error");
-        assert_eq!(error.exit_code(), ExitCode::Configuration);
-        assert!(error.to_string().contains("2 prerequisites") && error.to_string().contains("alter role …"));
-        assert_eq!(Error::from_findings(&[right]).expect("an error").exit_code(), ExitCode::Permission);
-    }
-
-    #[test]
-    fn a_wrong_file_is_shown_with_its_places() {
-        let wrong = crate::config::Config::parse("acme.toml".as_ref(), "tidemark = 2").expect_err("is wrong");
-        let error: Error = ConfigError::Wrong(wrong).into();
-        let report = error.report(false);
-        assert!(report.contains("acme.toml:1:12") && report.ends_with("error: 4 errors in acme.toml\n"), "{report}");
-        assert_eq!(error.exit_code(), ExitCode::Configuration);
-    }
-}
+mod tests;

@@ -111,6 +111,10 @@ impl StoreError {
                  and every table is read again (only differences are sent)"
                     .into(),
             ),
+            StoreError::Damaged { path, .. } if path.ends_with("ledger") => Some(
+                "start again: the ledger is then set aside and filled by a full pass, which costs requests and nothing else"
+                    .into(),
+            ),
             StoreError::Damaged { recoverable: false, .. } => Some(
                 "restore the state directory from a backup, or move it away to begin again with a full snapshot".into(),
             ),

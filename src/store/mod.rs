@@ -25,6 +25,8 @@ mod checkpoint;
 mod copy;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 mod db;
 mod error;
 mod frame;

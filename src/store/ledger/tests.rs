@@ -1,3 +1,4 @@
+use super::arena::Arena;
 use super::*;
 use std::collections::BTreeMap;
 use tidemark_contract::{RowBuilder, Value};
