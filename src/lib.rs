@@ -18,6 +18,7 @@ pub mod logging;
 pub mod mapping;
 pub mod metrics;
 pub mod notify;
+pub mod packs;
 pub mod pipeline;
 pub mod registry;
 pub mod status;

@@ -48,6 +48,8 @@ impl<'c> Target<'c> {
         let near = did_you_mean(name, self.schema.fields.keys().map(|k| &**k)).map(|n| format!("did you mean `{n}`?"));
         let message = format!("CRM entity `{}` has no field `{name}`", self.name);
         if !self.schema.open {
+            let all = self.schema.fields.iter().filter(|(_, f)| !f.read_only).map(|(n, _)| &**n).collect::<Vec<_>>();
+            let near = near.or_else(|| (all.len() <= 20).then(|| format!("fields of the CRM: {}", all.join(", "))));
             return scope.fail(
                 Diagnostic::error("unknown_field", place.file, place.span.clone(), message)
                     .label("unknown CRM field")
@@ -114,10 +116,9 @@ pub(super) fn null(scope: &mut Scope<'_>, path: &str, typed: &Typed, field: &Fie
     for through in &why.through {
         diagnostic = diagnostic.note(format!("by way of {through}"));
     }
-    if (place.file, &place.span) != (typed.place.file, &typed.place.span)
-        && let Some((line, column)) = scope.diagnostics.place(typed.place.file, typed.place.span.start)
-    {
-        diagnostic = diagnostic.note(format!("`{path}` is given at {line}:{column}"));
+    let line = |p: &Place| scope.diagnostics.place(p.file, p.span.start).map(|(line, _)| (p.file, line));
+    if let (true, Some((_, line))) = (line(place) != line(&typed.place), line(&typed.place)) {
+        diagnostic = diagnostic.note(format!("`{path}` is given in line {line}"));
     }
     scope.diagnostics.push(diagnostic);
 }
@@ -195,9 +196,10 @@ fn text(
     let place = &typed.place;
     if let (Some(values), false) = (&typed.values, options.is_empty()) {
         let bad: Vec<&str> = values.iter().map(|v| &**v).filter(|v| options.iter().all(|o| &**o != *v)).collect();
-        if let Some(first) = bad.first() {
+        if !bad.is_empty() {
             let listed = bad.iter().map(|v| format!("'{v}'")).collect::<Vec<_>>().join(", ");
-            let near = did_you_mean(first, options.iter().map(|o| &**o)).map(|n| format!("did you mean '{n}'? "));
+            let near = bad.iter().find_map(|b| did_you_mean(b, options.iter().map(|o| &**o)));
+            let near = near.map(|n| format!("did you mean '{n}'? "));
             let all = options.iter().map(|o| &**o).collect::<Vec<_>>().join(", ");
             let plural = if bad.len() == 1 { "is not an option" } else { "are not options" };
             return scope.fail(
@@ -290,7 +292,7 @@ pub(super) fn external_id(scope: &mut Scope<'_>, what: &str, typed: &Typed) -> C
                 typed.place.span.clone(),
                 format!("{what} cannot be {}", typed.ty.name()),
             )
-            .help("an external id is a text, a number without fraction errors, a date or a uuid"),
+            .help("use text, an integer, a decimal, a date or a uuid"),
         );
     }
     Ok(())

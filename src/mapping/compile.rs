@@ -74,6 +74,7 @@ impl<'c> Compiler<'c> {
             lets: Vec::new(),
             places: vec![(Place { file: record.file, span: record.span.clone() }, String::new())],
             not_null: Vec::new(),
+            depth: 0,
             used: BTreeSet::new(),
         };
         let errors_before = scope.diagnostics.counts().0;

@@ -17,7 +17,7 @@ pub use apply::ExternalId;
 pub use compile::{CompileOptions, compile};
 pub use functions::reference as function_reference;
 pub use pack::testing::{TestReport, run_pack_tests};
-pub use pack::{Overlay, Pack, Removal};
+pub use pack::{Overlay, Pack, ReadBeside, Removal};
 pub use rule::{BindError, BoundRule, Mapping, Rule};
 
 use crate::document::Document;

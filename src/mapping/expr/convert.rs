@@ -123,6 +123,8 @@ pub(crate) struct Scope<'s> {
     pub places: Vec<(Place, String)>,
     /// What is known not to be null at this point.
     pub not_null: Vec<NotNull>,
+    /// How deep the part being compiled is nested.
+    pub depth: usize,
     /// Names of variables and lookups in use, for the rule's fingerprint.
     pub used: std::collections::BTreeSet<String>,
 }

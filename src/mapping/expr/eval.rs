@@ -5,7 +5,7 @@ use super::cast::{cast, to_decimal, to_f64, to_text};
 use super::civil::{Date, Timestamp};
 use super::decimal::Dec;
 use super::ir::{ArithOp, CmpOp, Node};
-use super::pattern::extract;
+use super::parts::extract;
 use super::text::{self, MAX_TEXT};
 use super::value::{Fail, Fault, Val, fault};
 use smallvec::SmallVec;
@@ -341,6 +341,11 @@ fn arith<'a>(op: ArithOp, a: Val<'a>, b: Val<'a>) -> Result<Val<'a>, Fault> {
     use Val::{Float, Int, Null, Real, UInt};
     match (&a, &b) {
         (Null, _) | (_, Null) => Ok(Null),
+        (Int(x), Int(y)) => match integers(op, i128::from(*x), i128::from(*y))? {
+            // As in PostgreSQL; only a source with unsigned integers has larger ones.
+            UInt(_) => fault("out_of_range", "the result does not fit a 64-bit integer"),
+            n => Ok(n),
+        },
         (Int(_) | UInt(_), Int(_) | UInt(_)) => integers(op, whole(&a), whole(&b)),
         (Val::Date(d), Int(n)) if op == ArithOp::Add => shift(*d, i128::from(*n)),
         (Int(n), Val::Date(d)) if op == ArithOp::Add => shift(*d, i128::from(*n)),

@@ -3,7 +3,9 @@
 
 use super::civil;
 use super::decimal::Dec;
-use super::pattern::{DatePart, DateTemplate, RegexReplace, TruncUnit};
+use super::parts::{DatePart, TruncUnit};
+use super::regexp::RegexReplace;
+use super::template::DateTemplate;
 use super::value::{Fault, Val};
 use crate::mapping::lookup::LookupTable;
 use jiff::tz::TimeZone;

@@ -1,16 +1,18 @@
 //! Syntax tree → checked and compiled expression. Only what is listed here passes; everything else the parser knows is
 //! an error with a place and, where there is one, the way to say it.
 
-use super::convert::{Checked, Place, Reported, Scope, Typed, Why, type_of};
+use super::convert::{Checked, Place, Reported, Scope, Typed, Why};
 use super::ir::{ArithOp, CmpOp, Const, Node, Target, Type};
-use super::narrow::{self, NotNull};
+use super::narrow;
 use super::parse::Parsed;
-use crate::diagnostics::{Diagnostic, did_you_mean};
-use crate::mapping::names::{Found, Name};
+use crate::diagnostics::Diagnostic;
 use sqlparser::ast::{
-    BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Ident, InTarget,
-    TimezoneInfo, TrimWhereField, UnaryOperator, Value,
+    BinaryOperator, CastKind, CeilFloorKind, DateTimeField, Expr, InTarget, TrimWhereField, UnaryOperator, Value,
 };
+
+/// Chains of `and`, `or` and `||` count as one level. Compiling and evaluating recurse, and daemons' threads have small
+/// stacks.
+const MAX_DEPTH: usize = 100;
 
 impl Scope<'_> {
     /// Checks and compiles a whole expression.
@@ -25,9 +27,19 @@ impl Scope<'_> {
     /// Checks and compiles one node and what lies below it.
     pub(crate) fn lower(&mut self, parsed: &Parsed, expr: &Expr) -> Checked {
         let place = self.place(parsed, expr);
+        if self.depth == MAX_DEPTH {
+            return self.error("too_deep", &place, format!("expressions nest at most {MAX_DEPTH} levels deep"));
+        }
+        self.depth += 1;
+        let lowered = self.lower_at(parsed, expr, place);
+        self.depth -= 1;
+        lowered
+    }
+
+    fn lower_at(&mut self, parsed: &Parsed, expr: &Expr, place: Place) -> Checked {
         let typed = match expr {
             Expr::Nested(inner) => return self.lower(parsed, inner),
-            Expr::Identifier(ident) => self.name(parsed, ident, place),
+            Expr::Identifier(ident) => self.name(ident, place),
             Expr::CompoundIdentifier(parts) => self.qualified(parsed, parts, place),
             Expr::Value(value) => self.literal(&value.value, place),
             Expr::TypedString(typed) => {
@@ -168,144 +180,6 @@ impl Scope<'_> {
             Diagnostic::error("unsupported", place.file, place.span.clone(), format!("{what} is not supported here"))
                 .help(help),
         )
-    }
-
-    fn literal(&mut self, value: &Value, place: Place) -> Checked {
-        let constant = |c: Const, ty| Ok(Typed::new(Node::Const(c), ty, place.clone()));
-        match value {
-            Value::Null => {
-                let why = Why { place: place.clone(), text: "this is null".into(), through: Vec::new() };
-                let typed = Typed::new(Node::Const(Const::Null), Type::Null, place.clone());
-                Ok(Typed { null: Some(why), ..typed })
-            }
-            Value::Boolean(b) => constant(Const::Bool(*b), Type::Bool),
-            Value::Number(digits, _) => match (digits.parse::<i64>(), super::decimal::Dec::parse(digits)) {
-                (Ok(n), _) => constant(Const::Int(n), Type::Int),
-                (Err(_), Some(d)) => constant(Const::Dec(d), Type::Decimal),
-                (Err(_), None) => self.error("bad_literal", &place, format!("`{digits}` is not a number")),
-            },
-            Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s) | Value::NationalStringLiteral(s) => {
-                Ok(text_literal(s, place))
-            }
-            Value::DollarQuotedString(s) => Ok(text_literal(&s.value, place)),
-            Value::Placeholder(name) => self.variable(name, place),
-            _ => self.fail(
-                Diagnostic::error("bad_literal", place.file, place.span, "this kind of literal is not supported")
-                    .help("write texts in single quotes"),
-            ),
-        }
-    }
-
-    fn variable(&mut self, name: &str, place: Place) -> Checked {
-        let wanted = name.trim_start_matches(['$', '?', ':', '@']);
-        let variables = self.variables;
-        if let Some(v) = variables.iter().find(|v| v.name == wanted) {
-            self.used.insert(format!("var {wanted}"));
-            let literal = match &v.value {
-                Const::Text(s) => text_literal(s, place.clone()),
-                _ => Typed::new(Node::Const(v.value.clone()), v.ty, place.clone()),
-            };
-            return Ok(Typed { literal: false, ..literal });
-        }
-        let near = did_you_mean(wanted, variables.iter().map(|v| v.name.as_str()))
-            .map_or_else(|| "declare it in [pack] vars".to_owned(), |n| format!("did you mean `${n}`?"));
-        self.fail(
-            Diagnostic::error(
-                "unknown_variable",
-                place.file,
-                place.span,
-                format!("variable `${wanted}` does not exist"),
-            )
-            .help(near),
-        )
-    }
-
-    /// A bare name: a `let` of the rule, else a column.
-    fn name(&mut self, parsed: &Parsed, ident: &Ident, place: Place) -> Checked {
-        let name = Name { text: ident.value.clone(), quoted: ident.quote_style.is_some() };
-        let found = self
-            .lets
-            .iter()
-            .position(|l| if name.quoted { l.name == name.text } else { l.name.eq_ignore_ascii_case(&name.text) });
-        if let Some(index) = found {
-            return self.named(index, place);
-        }
-        let _ = parsed;
-        self.column(&name, place)
-    }
-
-    fn named(&mut self, index: usize, place: Place) -> Checked {
-        let Some(typed) = self.lets.get(index).and_then(|l| l.typed.clone()) else { return Err(Reported) };
-        let name = self.lets[index].name.clone();
-        let number = u16::try_from(index).unwrap_or(u16::MAX);
-        let known = self.not_null.contains(&NotNull::Let(number));
-        let null = typed.null.filter(|_| !known).map(|mut why| {
-            why.through.insert(0, format!("`let {name}`"));
-            why
-        });
-        Ok(Typed { node: Node::Let(number), place, null, literal: false, ..typed })
-    }
-
-    /// `alias.column`.
-    fn qualified(&mut self, parsed: &Parsed, parts: &[Ident], place: Place) -> Checked {
-        let [table, column] = parts else {
-            return self.error("unknown_column", &place, "a column is written `alias.column`");
-        };
-        let said = Name { text: table.value.clone(), quoted: table.quote_style.is_some() };
-        if said.find(std::iter::once(self.alias.text.as_str())) != Found::One(0) {
-            if self.other_aliases.iter().any(|a| a.eq_ignore_ascii_case(&said.text)) {
-                return Err(Reported);
-            }
-            let span = parsed.place_of(table.span);
-            let help = format!("this rule's table is called `{}`", self.alias);
-            return self.fail(
-                Diagnostic::error("unknown_alias", place.file, span, format!("there is no table `{said}` here"))
-                    .help(help),
-            );
-        }
-        let name = Name { text: column.value.clone(), quoted: column.quote_style.is_some() };
-        let span = parsed.place_of(column.span);
-        let typed = self.column(&name, Place { file: place.file, span })?;
-        Ok(Typed { place, ..typed })
-    }
-
-    /// A column of the rule's table.
-    fn column(&mut self, name: &Name, place: Place) -> Checked {
-        let schema = self.schema;
-        let names = schema.columns.iter().map(|c| &*c.name);
-        let index = match name.find(names.clone()) {
-            Found::One(index) => index,
-            Found::Ambiguous => {
-                let message = format!("`{name}` names several columns of {}, which differ in case only", schema.table);
-                return self.fail(
-                    Diagnostic::error("ambiguous_column", place.file, place.span, message)
-                        .help("write the one you mean in double quotes, exactly"),
-                );
-            }
-            Found::None => {
-                let lets = self.lets.iter().map(|l| l.name.as_str());
-                let near = did_you_mean(&name.text, names.chain(lets)).map(|n| format!("did you mean `{n}`?"));
-                let message = format!("column `{name}` does not exist in {}", schema.table);
-                let diagnostic = Diagnostic::error("unknown_column", place.file, place.span, message);
-                return self.fail(diagnostic.label("no such column").maybe_help(near));
-            }
-        };
-        let column = &schema.columns[index];
-        let position = self.columns.iter().position(|c| *c == index).unwrap_or_else(|| {
-            self.columns.push(index);
-            self.columns.len() - 1
-        });
-        let number = u16::try_from(position).unwrap_or(u16::MAX);
-        let is_key = schema.key.contains(&index);
-        let nullable = column.nullable && !is_key && !self.not_null.contains(&NotNull::Column(number));
-        let null = nullable.then(|| Why {
-            place: place.clone(),
-            text: format!("the column `{}` allows null", column.name),
-            through: Vec::new(),
-        });
-        let values = (!column.labels.is_empty()).then(|| column.labels.clone());
-        let typed = Typed::new(Node::Column(number), type_of(column.logical), place);
-        Ok(Typed { null, values, max_length: column.max_length, columns: vec![number], ..typed })
     }
 
     fn unary(&mut self, parsed: &Parsed, op: UnaryOperator, inner: &Expr, place: Place) -> Checked {
@@ -643,118 +517,6 @@ impl Scope<'_> {
         let node = Node::Case { operand, arms: conditions.zip(results).collect(), otherwise };
         Ok(Typed { node, values, max_length, ..typed })
     }
-
-    fn cast(&mut self, parsed: &Parsed, expr: &Expr, inner: &Expr, data_type: &DataType, place: Place) -> Checked {
-        let arg = self.lower(parsed, inner)?;
-        let (ty, target) = self.target(data_type, &arg, &place)?;
-        if arg.literal && ty != Type::Text {
-            let typed = self.convert(arg, ty)?;
-            // A literal may still have to be cut or rounded to the type's size.
-            return Ok(Typed { place, ..self.cast_node(typed, ty, target) });
-        }
-        let (values, max_length) = match (&target, ty) {
-            (Target::Text(Some(limit)), _) => {
-                let fits = |v: &Vec<Box<str>>| v.iter().all(|s| s.chars().count() <= *limit as usize);
-                (arg.values.clone().filter(fits), Some(arg.max_length.unwrap_or(*limit).min(*limit)))
-            }
-            (_, Type::Text) if arg.ty == Type::Text => (arg.values.clone(), arg.max_length),
-            (_, Type::Text) => (arg.values.clone(), self.shown(arg.clone()).max_length),
-            _ => (None, None),
-        };
-        let typed = self.cast_node(Typed { place, ..arg }, ty, target);
-        if let Some(last) = self.places.last_mut() {
-            last.1 = parsed.text(expr).split_whitespace().collect::<Vec<_>>().join(" ");
-        }
-        Ok(Typed { values, max_length, ..typed })
-    }
-
-    /// What a cast of `arg` to a type makes.
-    fn target(&mut self, data_type: &DataType, arg: &Typed, place: &Place) -> Checked<(Type, Target)> {
-        let digits = |n: &Option<u64>| u8::try_from(n.unwrap_or(6)).unwrap_or(6).min(6);
-        let length = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        use sqlparser::ast::CharacterLength::IntegerLength;
-        let (ty, target) = match data_type {
-            DataType::Text | DataType::Varchar(None) | DataType::CharacterVarying(None) | DataType::String(None) => {
-                (Type::Text, Target::Text(None))
-            }
-            DataType::Varchar(Some(IntegerLength { length: n, .. }))
-            | DataType::CharacterVarying(Some(IntegerLength { length: n, .. }))
-            | DataType::CharVarying(Some(IntegerLength { length: n, .. })) => {
-                (Type::Text, Target::Text(Some(length(*n))))
-            }
-            DataType::Boolean | DataType::Bool => (Type::Bool, Target::Bool),
-            DataType::SmallInt(None) | DataType::Int2(None) => (Type::Int, Target::Int(16)),
-            DataType::Int(None) | DataType::Integer(None) | DataType::Int4(None) => (Type::Int, Target::Int(32)),
-            DataType::BigInt(None) | DataType::Int8(None) => (Type::Int, Target::Int(64)),
-            DataType::Decimal(info) | DataType::Numeric(info) | DataType::Dec(info) => {
-                let shape = match info {
-                    ExactNumberInfo::None => None,
-                    ExactNumberInfo::Precision(p) => Some((*p, 0)),
-                    ExactNumberInfo::PrecisionAndScale(p, s) => Some((*p, *s)),
-                };
-                (Type::Decimal, Target::Decimal(shape))
-            }
-            DataType::Real | DataType::Float4 => (Type::Float, Target::Real),
-            DataType::Float(_) | DataType::Float8 | DataType::Double(_) | DataType::DoublePrecision => {
-                (Type::Float, Target::Float)
-            }
-            DataType::Date => (Type::Date, Target::Date),
-            DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => (Type::Time, Target::Time),
-            DataType::Timestamp(n, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-                (Type::Timestamp, Target::Timestamp(digits(n)))
-            }
-            DataType::Timestamp(n, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) => {
-                (Type::TimestampTz, Target::TimestampTz(digits(n)))
-            }
-            DataType::Uuid => (Type::Uuid, Target::Uuid),
-            DataType::JSON | DataType::JSONB => (Type::Json, Target::Json),
-            _ => {
-                return self.fail(
-                    Diagnostic::error("unsupported", place.file, place.span.clone(), format!("the type `{data_type}` is not supported"))
-                        .help("types: text, varchar(n), smallint, integer, bigint, decimal(p,s), real, double precision, boolean, date, time, timestamp, timestamptz, uuid, json"),
-                );
-            }
-        };
-        use Type::{Bool, Date, Decimal, Float, Int, Json, List, Null, Text, Time, Timestamp, TimestampTz, Uuid};
-        let allowed = match (arg.ty, ty) {
-            (Null | Text, _) | (_, Text) => true,
-            (a, b) if a == b => true,
-            (Int | Decimal | Float, Int | Decimal | Float) => true,
-            (Bool, Int) | (Int, Bool) => true,
-            (Date | Timestamp | TimestampTz, Date | Timestamp | TimestampTz) => true,
-            (Timestamp | TimestampTz, Time) | (List, Json) => true,
-            (Json | Uuid | Time, _) => false,
-            _ => false,
-        };
-        if !allowed {
-            let message = format!("{} does not convert to {}", arg.ty.name(), ty.name());
-            return self.error("wrong_type", place, message);
-        }
-        let why = format!("the conversion of a {} to a {}", arg.ty.name(), ty.name());
-        let target = match (arg.ty, target) {
-            (TimestampTz, Target::Date) => Target::DateInZone(self.need_zone(place, &why)?),
-            (TimestampTz, Target::Time) => Target::TimeInZone(self.need_zone(place, &why)?),
-            (TimestampTz, Target::Timestamp(n)) => Target::TimestampInZone(n, self.need_zone(place, &why)?),
-            (Date | Timestamp, Target::TimestampTz(n)) => Target::TimestampTzInZone(n, self.need_zone(place, &why)?),
-            (Text, Target::TimestampTz(n)) => match self.zone {
-                Some(_) => Target::TimestampTzInZone(n, self.need_zone(place, &why)?),
-                None => Target::TimestampTz(n),
-            },
-            (TimestampTz, Target::Text(None)) => match self.zone {
-                Some(_) => Target::TextInZone(self.need_zone(place, &why)?),
-                None => Target::Text(None),
-            },
-            (_, target) => target,
-        };
-        Ok((ty, target))
-    }
-}
-
-/// A text literal.
-fn text_literal(s: &str, place: Place) -> Typed {
-    let typed = Typed::new(Node::Const(Const::Text(s.into())), Type::Text, place);
-    let max_length = u32::try_from(s.chars().count()).ok();
-    Typed { literal: true, values: Some(vec![s.into()]), max_length, ..typed }
 }
 
 /// Every text that several branches can be.

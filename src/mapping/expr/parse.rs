@@ -73,10 +73,18 @@ impl Parsed {
         };
         let expr = match parsed {
             Ok(expr) if next.token == Token::EOF => expr,
-            Ok(_) => return Err(fail("the expression ends here, but the text goes on", next_range)),
+            Ok(_) => {
+                let rest = next_range.start..text.trim_end().len();
+                return Err(fail("the expression ends before this", rest));
+            }
             Err(ParserError::RecursionLimitExceeded) => return Err(fail("the expression is nested too deeply", whole)),
             Err(ParserError::ParserError(message) | ParserError::TokenizerError(message)) => {
                 let (message, at) = split_location(&message);
+                if let Some(wanted) = message.strip_suffix(", found: EOF") {
+                    let wanted = wanted.trim_start_matches("Expected: ");
+                    let end = text.trim_end().len();
+                    return Err(fail(&format!("the expression ends where {wanted} is expected"), end..end));
+                }
                 let range = at.map_or(next_range, |location| {
                     let at = lines.offset(&text, location);
                     kept.iter().map(|t| &t.range).find(|r| r.contains(&at)).cloned().unwrap_or(at..text.len())

@@ -1,21 +1,18 @@
 //! `[lookup.NAME]`: a translation table, inline or from a CSV file.
 
+use super::ReadBeside;
 use crate::diagnostics::{Diagnostic, did_you_mean};
 use crate::mapping::lookup::{LookupTable, Unknown, parse_csv};
 use crate::mapping::toml_reader::{Reader, SpannedText, Table};
-use std::path::Path;
 use toml::Spanned;
 use toml::de::DeValue;
-
-/// Largest file of a lookup: such tables are held in memory.
-const MAX_FILE: u64 = 16 << 20;
 
 /// Reads one lookup. Without `unknown`, a value that is not listed sets its row aside: nothing is skipped in silence (P5).
 pub(super) fn read<'t>(
     reader: &mut Reader<'_>,
     key: &Spanned<std::borrow::Cow<'t, str>>,
     value: &'t Spanned<DeValue<'t>>,
-    dir: Option<&Path>,
+    files: ReadBeside<'_>,
 ) -> Option<LookupTable> {
     let name = key.get_ref().to_string();
     let mut table = reader.table(&format!("lookup `{name}`"), key.span(), value)?;
@@ -27,7 +24,7 @@ pub(super) fn read<'t>(
     let columns = (table.take_text(reader, "key"), table.take_text(reader, "value"));
     match (values, file) {
         (Some(values), None) => inline(reader, &mut lookup, &values),
-        (None, Some(file)) => from_file(reader, &mut lookup, &file, columns, dir),
+        (None, Some(file)) => from_file(reader, &mut lookup, &file, columns, files),
         (None, None) => reader.push(
             Diagnostic::error("missing_key", reader.file, key.span(), format!("lookup `{name}` has no values"))
                 .help("give `values = { \"from\" = \"to\" }` or `file = \"table.csv\"`"),
@@ -70,20 +67,13 @@ fn from_file(
     lookup: &mut LookupTable,
     file: &SpannedText,
     (key, value): (Option<SpannedText>, Option<SpannedText>),
-    dir: Option<&Path>,
+    files: ReadBeside<'_>,
 ) {
-    let path = match dir {
-        Some(dir) => dir.join(&file.text),
-        None => return reader.error("lookup_file", file.inner(), "a built-in pack has no files beside it"),
+    let (path, text) = match files(&file.text) {
+        Ok(read) => read,
+        Err(why) => return reader.error("lookup_file", file.inner(), why),
     };
-    let text = match std::fs::metadata(&path)
-        .and_then(|m| if m.len() > MAX_FILE { Ok(None) } else { std::fs::read_to_string(&path).map(Some) })
-    {
-        Ok(Some(text)) => text,
-        Ok(None) => return reader.error("lookup_file", file.inner(), "the file is larger than 16 MiB"),
-        Err(e) => return reader.error("lookup_file", file.inner(), format!("{} cannot be read: {e}", path.display())),
-    };
-    let csv = reader.diagnostics.add_file(path.display().to_string(), text.clone());
+    let csv = reader.diagnostics.add_file(path, text.clone());
     let records = match parse_csv(&text) {
         Ok(records) => records,
         Err(at) => return reader.push(Diagnostic::error("lookup_file", csv, at..at + 1, "this quote is not closed")),

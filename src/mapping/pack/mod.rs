@@ -15,20 +15,17 @@ use super::expr::convert::Variable;
 use super::lookup::LookupTable;
 use super::names::{From, Name, TableName};
 use super::toml_reader::{Reader, SpannedText, Table};
-use crate::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
+use crate::diagnostics::{Diagnostic, Diagnostics};
 pub use overlay::Overlay;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The format version this program reads.
 const FORMAT: &str = "1";
 
-/// Packs that come with the program: name and text.
-const EMBEDDED: &[(&str, &str)] = &[("northwind", include_str!("../../../packs/northwind/mapping.toml"))];
-
-/// Where packs of this machine lie.
-pub const PACK_DIR: &str = "/etc/tidemark/packs";
+/// Reads a file that a pack names, relative to the pack: its path for messages and its text, or why it cannot be read.
+/// Reading packs from the disk is the business of [`crate::packs`]; nothing here does I/O.
+pub type ReadBeside<'f> = &'f dyn Fn(&str) -> Result<(String, String), String>;
 
 /// A pack, read and found well formed.
 #[derive(Clone, Debug)]
@@ -102,52 +99,17 @@ pub(crate) enum Body {
 }
 
 impl Pack {
-    /// Reads a pack. `name` is a path (it contains `/` or ends in `.toml`; a directory stands for its `mapping.toml`),
-    /// a directory under `/etc/tidemark/packs`, or the name of an embedded pack, in this order. `overlay` is what a tenant
-    /// changes. Everything wrong is told at once.
-    pub fn load(name: &str, overlay: Option<&Overlay>) -> Result<Pack, Diagnostics> {
-        Self::load_from(name, Path::new(PACK_DIR), overlay)
-    }
-
-    /// As [`Pack::load`], with another directory of packs.
-    pub fn load_from(name: &str, packs: &Path, overlay: Option<&Overlay>) -> Result<Pack, Diagnostics> {
-        let installed = packs.join(name).join("mapping.toml");
-        let is_path = name.contains('/') || name.ends_with(".toml");
-        let path = if is_path { Path::new(name).to_path_buf() } else { installed };
-        let path = if path.is_dir() { path.join("mapping.toml") } else { path };
-        if let (false, false, Some((_, text))) = (is_path, path.exists(), EMBEDDED.iter().find(|(n, _)| *n == name)) {
-            return Self::parse(&format!("{name}/mapping.toml (built in)"), text, None, overlay);
-        }
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
-                Self::parse(&path.display().to_string(), &text, Some(dir), overlay)
-            }
-            Err(e) => {
-                let mut diagnostics = Diagnostics::new();
-                let file = diagnostics.add_file(path.display().to_string(), "");
-                let near = did_you_mean(name, EMBEDDED.iter().map(|(n, _)| *n))
-                    .map(|n| format!("did you mean the built-in pack `{n}`?"));
-                let built_in = EMBEDDED.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
-                diagnostics.push(
-                    Diagnostic::error("pack_unreadable", file, 0..0, format!("the pack `{name}` cannot be read: {e}"))
-                        .help(near.unwrap_or_else(|| {
-                            format!(
-                                "name a path, a directory under {}, or a built-in pack ({built_in})",
-                                packs.display()
-                            )
-                        })),
-                );
-                Err(diagnostics)
-            }
-        }
-    }
-
-    /// Reads a pack from its text. `dir` is where files named by lookups lie.
-    pub fn parse(path: &str, text: &str, dir: Option<PathBuf>, overlay: Option<&Overlay>) -> Result<Pack, Diagnostics> {
+    /// Reads a pack from its text. `path` is its name for messages, `files` reads what lookups name, `overlay` is what a
+    /// tenant changes. Everything wrong is told at once.
+    pub fn parse(
+        path: &str,
+        text: &str,
+        files: ReadBeside<'_>,
+        overlay: Option<&Overlay>,
+    ) -> Result<Pack, Diagnostics> {
         let mut diagnostics = Diagnostics::new();
         let file = diagnostics.add_file(path, text);
-        let pack = Self::read(&mut Reader::new(&mut diagnostics, file), text, dir.as_deref(), overlay);
+        let pack = Self::read(&mut Reader::new(&mut diagnostics, file), text, files, overlay);
         match pack {
             Some(pack) if !diagnostics.has_errors() => Ok(Pack { diagnostics, ..pack }),
             _ => {
@@ -157,7 +119,7 @@ impl Pack {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, text: &str, dir: Option<&Path>, overlay: Option<&Overlay>) -> Option<Pack> {
+    fn read(reader: &mut Reader<'_>, text: &str, files: ReadBeside<'_>, overlay: Option<&Overlay>) -> Option<Pack> {
         let parsed = reader.parse(text)?;
         let mut root = Table::root(&parsed);
         check_format(reader, &mut root)?;
@@ -182,7 +144,7 @@ impl Pack {
         }
         if let Some(lookups) = root.take_table(reader, "lookup") {
             for (key, value) in lookups.entries() {
-                pack.lookups.extend(lookups::read(reader, key, value, dir).map(Arc::new));
+                pack.lookups.extend(lookups::read(reader, key, value, files).map(Arc::new));
             }
         }
         if let Some(records) = root.take_table(reader, "record") {

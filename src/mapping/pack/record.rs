@@ -31,7 +31,7 @@ pub(super) fn read<'t>(
     let on_delete = table.take_word(reader, "on_delete", REMOVAL).unwrap_or_default();
     let on_leave = table.take_word(reader, "on_leave", REMOVAL).unwrap_or_default();
     let key_columns = table.take("key").and_then(|(_, v)| key_columns(reader, v));
-    let archive = archive(reader, &mut table, on_delete, on_leave);
+    let archive = archive(reader, &name, &mut table, (on_delete, on_leave));
     let lets = lets(reader, &mut table);
     let (fields, fields_span) = match table.take_table(reader, "fields") {
         Some(fields_table) => (fields::read(reader, &fields_table), fields_table.span.clone()),
@@ -130,8 +130,8 @@ fn lets(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<(String, SpannedT
         .collect()
 }
 
-fn archive(reader: &mut Reader<'_>, table: &mut Table<'_>, on_delete: Removal, on_leave: Removal) -> Vec<Field> {
-    let wanted = on_delete == Removal::Archive || on_leave == Removal::Archive;
+fn archive(reader: &mut Reader<'_>, name: &str, table: &mut Table<'_>, policies: (Removal, Removal)) -> Vec<Field> {
+    let wanted = policies.0 == Removal::Archive || policies.1 == Removal::Archive;
     match table.take_table(reader, "archive") {
         Some(archive) => {
             if !wanted {
@@ -151,7 +151,7 @@ fn archive(reader: &mut Reader<'_>, table: &mut Table<'_>, on_delete: Removal, o
                         table.span.clone(),
                         "it is not said what \"archive\" writes",
                     )
-                    .help("add [record.NAME.archive] with CRM field = \"expression\""),
+                    .help(format!("add [record.{name}.archive] with CRM field = \"expression\"")),
                 );
             }
             Vec::new()

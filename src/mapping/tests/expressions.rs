@@ -4,7 +4,7 @@ use super::*;
 use crate::mapping::functions::FUNCTIONS;
 
 /// The JSON that an expression makes of a row.
-fn value(expression: &str, values: &[(&str, Value<'_>)]) -> String {
+pub(super) fn value(expression: &str, values: &[(&str, Value<'_>)]) -> String {
     let lookup = "[lookup.country]\nvalues = { Germany = \"DE\" }\nunknown = \"null\"\n";
     let text = format!("{}\n{lookup}", pack_text("", &format!("x = '''{expression}'''")));
     let mut all = vec![("customer_id", Value::Text("A"))];

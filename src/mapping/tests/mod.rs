@@ -2,12 +2,17 @@
 
 mod diagnostics;
 mod expressions;
+mod postgres;
+mod properties;
 mod rows;
 
 use super::*;
 use crate::crm::{CrmSchema, EntitySchema, FieldKind, FieldSchema};
 use std::sync::Arc;
 use tidemark_contract::{Column, LogicalType, Row, RowBuilder, TableId, TableSchema, Value};
+
+/// Files beside a pack that has none.
+const NO_FILES: ReadBeside<'static> = &|name| Err(format!("{name} is not there"));
 
 fn column(name: &str, logical: LogicalType, nullable: bool) -> Column {
     Column {
@@ -95,7 +100,7 @@ fn pack_text(head: &str, fields: &str) -> String {
 }
 
 fn compiled(text: &str, crm: Option<&CrmSchema>, zone: Option<&str>) -> Result<(Mapping, String), String> {
-    let pack = Pack::parse("t.toml", text, None, None).map_err(|d| d.to_string())?;
+    let pack = Pack::parse("t.toml", text, NO_FILES, None).map_err(|d| d.to_string())?;
     let options = CompileOptions { time_zone: zone.map(|z| jiff::tz::TimeZone::get(z).expect("zone data")) };
     match compile(&pack, &[Arc::new(customers())], "public", crm, &options) {
         Ok((mapping, warnings)) => Ok((mapping, warnings.to_string())),
