@@ -109,7 +109,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn bound(text: &str) -> BoundRule {
-    let pack = Pack::parse("bench.toml", text, &|_| Err("none".into()), None).expect("a pack");
+    let pack = Pack::parse("bench.toml", text, None, None).expect("a pack");
     let catalogue = [Arc::new(schema())];
     let (mapping, _) = compile(&pack, &catalogue, "public", None, &CompileOptions::default()).expect("it compiles");
     mapping.rules[0].bind(&schema()).expect("the same schema")

@@ -33,13 +33,12 @@ impl Pack {
         let path = if path.is_dir() || !is_path { path.join("mapping.toml") } else { path };
         let embedded = EMBEDDED.iter().find(|(embedded, _)| *embedded == name);
         if let (false, false, Some((_, text))) = (is_path, path.exists(), embedded) {
-            let none = |_: &str| Err("a built-in pack has no files beside it".to_owned());
-            return Self::parse(&format!("{name}/mapping.toml (built in)"), text, &none, overlay);
+            return Self::parse(&format!("{name}/mapping.toml (built in)"), text, None, overlay);
         }
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
-                Self::parse(&path.display().to_string(), &text, &|file| read_beside(&dir, file), overlay)
+                Self::parse(&path.display().to_string(), &text, Some(&|file| read_beside(&dir, file)), overlay)
             }
             Err(e) => Err(unreadable(name, packs, &path, &e)),
         }

@@ -11,7 +11,7 @@ use sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 use std::ops::Range;
 
 /// Bounds on one expression: what a person writes stays far below, and what lies above would only exhaust the stack.
-const MAX_TOKENS: usize = 4000;
+const MAX_TOKENS: usize = 2000;
 const MAX_DEPTH: usize = 60;
 
 /// A parsed expression.
@@ -156,7 +156,14 @@ impl Parsed {
                 let value = self.spanned(expr);
                 self.before(&value).map_or(value.start, |t| t.range.start)..value.end
             }
-            Expr::BinaryOp { left, right, .. } => self.range(left).start..self.range(right).end,
+            Expr::BinaryOp { left, right, .. } => {
+                // A long chain leans to the left: it is walked, not recursed into.
+                let mut first = &**left;
+                while let Expr::BinaryOp { left, .. } = first {
+                    first = left;
+                }
+                self.range(first).start..self.range(right).end
+            }
             Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
                 self.range(left).start..self.range(right).end
             }
@@ -246,11 +253,14 @@ fn lower_first(message: &str) -> String {
 /// Lines and columns (both from 1, columns in characters) → bytes.
 struct Lines {
     starts: Vec<usize>,
+    /// Whether characters are bytes.
+    ascii: bool,
 }
 
 impl Lines {
     fn new(text: &str) -> Self {
-        Self { starts: std::iter::once(0).chain(text.match_indices('\n').map(|(n, _)| n + 1)).collect() }
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(n, _)| n + 1)).collect();
+        Self { starts, ascii: text.is_ascii() }
     }
 
     fn offset(&self, text: &str, location: Location) -> usize {
@@ -258,6 +268,9 @@ impl Lines {
         let Some(start) = self.starts.get(line) else { return text.len() };
         let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
         let rest = &text[*start..];
+        if self.ascii {
+            return (*start + column).min(text.len());
+        }
         rest.char_indices().nth(column).map_or(text.len(), |(n, _)| start + n)
     }
 

@@ -91,18 +91,16 @@ impl Found {
                 }
             }
             Expr::Nested(inner) => self.expr(inner, wanted),
-            Expr::BinaryOp { left, op, right } => {
-                let wanted = match op {
-                    BinaryOperator::And | BinaryOperator::Or => Some(LogicalType::Bool),
-                    BinaryOperator::Plus
-                    | BinaryOperator::Minus
-                    | BinaryOperator::Multiply
-                    | BinaryOperator::Divide
-                    | BinaryOperator::Modulo => of_literals([&**left, &**right]).or(Some(LogicalType::Decimal)),
-                    BinaryOperator::StringConcat => None,
-                    _ => of_literals([&**left, &**right]),
-                };
-                self.all([&**left, &**right], wanted);
+            Expr::BinaryOp { .. } => {
+                // A long chain leans to the left: it is walked, not recursed into.
+                let mut rest = expr;
+                let mut asked = wanted;
+                while let Expr::BinaryOp { left, op, right } = rest {
+                    asked = of_operator(op, left, right);
+                    self.expr(right, asked);
+                    rest = left;
+                }
+                self.expr(rest, asked);
             }
             Expr::UnaryOp { op, expr } => {
                 let wanted = if *op == UnaryOperator::Not { LogicalType::Bool } else { LogicalType::Decimal };
@@ -194,6 +192,17 @@ fn logical(ty: Type) -> Option<LogicalType> {
         Type::Float => Some(LogicalType::Float),
         Type::Bytes => Some(LogicalType::Bytes),
         _ => None,
+    }
+}
+
+/// The type that an operator's sides must have.
+fn of_operator(op: &BinaryOperator, left: &Expr, right: &Expr) -> Option<LogicalType> {
+    use BinaryOperator::{And, Divide, Minus, Modulo, Multiply, Or, Plus, StringConcat};
+    match op {
+        And | Or => Some(LogicalType::Bool),
+        Plus | Minus | Multiply | Divide | Modulo => of_literals([left, right]).or(Some(LogicalType::Decimal)),
+        StringConcat => None,
+        _ => of_literals([left, right]),
     }
 }
 

@@ -99,14 +99,16 @@ pub(crate) enum Body {
 }
 
 impl Pack {
-    /// Reads a pack from its text. `path` is its name for messages, `files` reads what lookups name, `overlay` is what a
+    /// Reads a pack from its text. `path` is its name for messages, `files` reads what lookups name (`None`: nothing lies beside it), `overlay` is what a
     /// tenant changes. Everything wrong is told at once.
     pub fn parse(
         path: &str,
         text: &str,
-        files: ReadBeside<'_>,
+        files: Option<ReadBeside<'_>>,
         overlay: Option<&Overlay>,
     ) -> Result<Pack, Diagnostics> {
+        let none = |_: &str| Err("there are no files beside this pack".to_owned());
+        let files = files.unwrap_or(&none);
         let mut diagnostics = Diagnostics::new();
         let file = diagnostics.add_file(path, text);
         let pack = Self::read(&mut Reader::new(&mut diagnostics, file), text, files, overlay);

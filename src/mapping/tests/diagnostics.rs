@@ -171,7 +171,7 @@ fn cases() -> Vec<Case> {
 
 fn outcome(case: &Case) -> String {
     let overlay = case.overlay.map(|text| Overlay { path: "acme.toml".into(), text: format!("{TENANT}{text}") });
-    let pack = match Pack::parse("mapping.toml", &case.text, NO_FILES, overlay.as_ref()) {
+    let pack = match Pack::parse("mapping.toml", &case.text, None, overlay.as_ref()) {
         Ok(pack) => pack,
         Err(diagnostics) => return diagnostics.to_string(),
     };
@@ -198,7 +198,7 @@ fn a_pack_s_failing_tests_say_what_came_out() {
         "{}[[test]]\nrecord = \"account\"\nrow = {{ customer_id = \"1\", company_name = \"Acme\" }}\nexpect = {{ name = \"ACME\", nme = \"x\" }}\n",
         pack_text("", "name = \"c.company_name\"")
     );
-    let pack = Pack::parse("mapping.toml", &text, NO_FILES, None).unwrap_or_else(|d| panic!("{d}"));
+    let pack = Pack::parse("mapping.toml", &text, None, None).unwrap_or_else(|d| panic!("{d}"));
     let report = run_pack_tests(&pack, &CompileOptions::default()).unwrap_or_else(|d| panic!("{d}"));
     assert_eq!((report.total, report.failed), (1, 1));
     let text = report.diagnostics.to_string();

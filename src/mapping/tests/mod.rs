@@ -11,9 +11,6 @@ use crate::crm::{CrmSchema, EntitySchema, FieldKind, FieldSchema};
 use std::sync::Arc;
 use tidemark_contract::{Column, LogicalType, Row, RowBuilder, TableId, TableSchema, Value};
 
-/// Files beside a pack that has none.
-const NO_FILES: ReadBeside<'static> = &|name| Err(format!("{name} is not there"));
-
 fn column(name: &str, logical: LogicalType, nullable: bool) -> Column {
     Column {
         name: name.into(),
@@ -100,7 +97,7 @@ fn pack_text(head: &str, fields: &str) -> String {
 }
 
 fn compiled(text: &str, crm: Option<&CrmSchema>, zone: Option<&str>) -> Result<(Mapping, String), String> {
-    let pack = Pack::parse("t.toml", text, NO_FILES, None).map_err(|d| d.to_string())?;
+    let pack = Pack::parse("t.toml", text, None, None).map_err(|d| d.to_string())?;
     let options = CompileOptions { time_zone: zone.map(|z| jiff::tz::TimeZone::get(z).expect("zone data")) };
     match compile(&pack, &[Arc::new(customers())], "public", crm, &options) {
         Ok((mapping, warnings)) => Ok((mapping, warnings.to_string())),

@@ -242,7 +242,7 @@ fn a_tenant_changes_variables_and_fields() {
         .replace("version = \"1\"", "version = \"1\"\nvars = { region = { type = \"text\" } }");
     let tenant = "tenant = \"acme\"\n[mapping]\npack = \"t\"\n[mapping.vars]\nregion = \"us\"\n[mapping.override.account.fields]\nname = \"upper(c.company_name)\"\nindustry = \"'wholesale'\"\n";
     let overlay = Overlay { path: "acme.toml".into(), text: tenant.into() };
-    let pack = Pack::parse("t.toml", &pack, NO_FILES, Some(&overlay)).unwrap_or_else(|d| panic!("{d}"));
+    let pack = Pack::parse("t.toml", &pack, None, Some(&overlay)).unwrap_or_else(|d| panic!("{d}"));
     let (mapping, _) = compile(&pack, &[Arc::new(customers())], "public", None, &CompileOptions::default())
         .unwrap_or_else(|d| panic!("{d}"));
     match mapping.rules[0].bind(&customers()).expect("the same schema").apply(&row(ALFKI)) {
