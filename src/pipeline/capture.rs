@@ -36,7 +36,9 @@
 //! The ledger is written after the CRM's acceptance and flushed a little later, so after a crash an entry may be older
 //! than what the CRM holds. Three things keep that from doing harm: changes replayed after a crash are sent without asking
 //! it (`force`); progress is saved only after the ledger's flush (see `step`); and before a snapshot row or a sweep
-//! changes a record that has an entry, the entry is made void, durably, before the request leaves.
+//! changes a record that has an entry, the entry is made void, durably, before the request leaves. And while a pass goes on
+//! that a crash interrupted, removals are sent whether the ledger knows the record or not: what the earlier process had
+//! sent after its last saved cursor may be missing from it.
 
 use super::engine::Engine;
 use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
@@ -309,7 +311,13 @@ impl Engine {
     }
 
     fn queue_tail(&mut self, rule: &Rule, key: &RowKey, external_id: Box<str>, op: Op, origin: Origin, now: Instant) {
-        let force = self.folding.is_some();
+        let is_resumed = || {
+            self.table_of.get(&rule.table).is_some_and(|&index| {
+                let table = &self.tables[index];
+                table.resumed && table.needs_marks()
+            })
+        };
+        let force = self.folding.is_some() || (op.is_removal() && is_resumed());
         self.queue(rule, key.clone(), external_id, op, origin, force, Stage::Gated, now);
     }
 

@@ -255,6 +255,7 @@ fn tables(
             pass: 0,
             next_chunk: 0,
             outstanding: 0,
+            resumed: false,
             rows,
             completed_at,
             estimate: None,
@@ -262,6 +263,8 @@ fn tables(
             drift: false,
             after: Vec::new(),
         };
+        let mut table = table;
+        table.resumed = matches!(table.life, Life::Snapshot(_));
         states.insert(name, state_of(&table, fingerprints));
         tables.push(table);
     }
