@@ -86,6 +86,24 @@ async fn a_recreated_slot() {
     resyncs(&mut scene).await;
 }
 
+/// B11: the server gave the slot up because it held too much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalidated_slot() {
+    let fill = "CREATE TABLE filler AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 40000)";
+    let mut scene = scene!(changed_while_down(&[
+        "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'",
+        "SELECT pg_reload_conf()",
+        fill,
+        "SELECT pg_switch_wal()",
+        "CHECKPOINT",
+    ]));
+    assert_eq!(scene.source.psql("SELECT wal_status FROM pg_replication_slots"), "lost");
+    halts(&mut scene).await;
+    scene.source.psql("ALTER SYSTEM RESET max_slot_wal_keep_size");
+    scene.source.psql("SELECT pg_reload_conf()");
+    resyncs(&mut scene).await;
+}
+
 /// The slot was moved ahead by somebody else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_advanced_slot() {

@@ -107,8 +107,8 @@ async fn the_operators_questions_are_answered() {
     scene.tenant.done(&["check"]).await;
     let mut daemon = scene.start();
     scene.equal(&mut daemon, seconds(60)).await;
+    scene.until("the state live", seconds(30), async |s| s.tenant.status().await["state"] == "live").await;
     let status = scene.tenant.status().await;
-    assert_eq!(status["state"], "live", "{status}");
     assert_eq!(status["pid"], daemon.pid(), "{status}");
     assert_eq!(scene.tenant.get("/livez").await.0, 200);
     scene.until("readiness", seconds(20), async |s| s.tenant.get("/readyz").await.0 == 200).await;

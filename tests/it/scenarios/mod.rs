@@ -4,6 +4,7 @@ mod crm_faults;
 mod gaps;
 mod kills;
 mod lifecycle;
+mod operators;
 mod records;
 mod scale;
 mod silence;

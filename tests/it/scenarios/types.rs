@@ -58,7 +58,13 @@ async fn the_same_json_through_snapshot_and_tail() {
     }
     let model = json!({"thing": {"type": "object", "properties": properties}});
     let oracle = "SELECT 'thing', id, '{}' FROM every_type";
-    let scene = scene!(Scene::of_tables(&sql, &mapping, model, oracle));
+    let mut scene = scene!(Scene::of_tables(&sql, &mapping, model, oracle));
+    // Wherever the daemon runs, it must not matter.
+    scene.tenant.environment = vec![("TZ", "Asia/Kolkata"), ("LANG", "tr_TR.UTF-8"), ("PGTZ", "America/New_York")];
+    scene.source.psql("ALTER DATABASE vendor SET timezone = 'Australia/Lord_Howe'");
+    scene.source.psql("ALTER DATABASE vendor SET datestyle = 'German'");
+    scene.source.psql("ALTER DATABASE vendor SET intervalstyle = 'postgres_verbose'");
+    scene.source.psql("ALTER DATABASE vendor SET bytea_output = 'escape'");
     let mut daemon = scene.start();
     let settled = async |scene: &Scene| {
         scene

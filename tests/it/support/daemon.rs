@@ -28,6 +28,8 @@ pub struct Tenant {
     /// Further tables, as TOML.
     pub extra: String,
     pub log_level: &'static str,
+    /// Further environment variables.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Tenant {
@@ -47,6 +49,7 @@ impl Tenant {
             delivery: String::new(),
             extra: String::new(),
             log_level: "debug",
+            environment: Vec::new(),
         }
     }
 
@@ -124,10 +127,13 @@ log = {{ level = "{level}", format = "json" }}
     /// A command of the program about this tenant.
     pub fn command(&self, words: &[&str]) -> Command {
         self.write();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
+        // Another build of the program may be tried, say the one that is shipped.
+        let program =
+            std::env::var_os("TIDEMARK_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidemark").into());
+        let mut command = Command::new(program);
         command.args(words).arg("--config").arg(self.file());
         command.env("SOURCE_PASSWORD", &self.source_password).env("CRM_TOKEN", TOKEN).env("NO_COLOR", "1");
-        command.stdin(Stdio::null());
+        command.envs(self.environment.iter().copied()).stdin(Stdio::null());
         command
     }
 
@@ -168,10 +174,12 @@ log = {{ level = "{level}", format = "json" }}
         (status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
     }
 
-    /// A number from `/metrics`: the first sample whose line starts so.
+    /// A number from `/metrics`: the sum of the samples whose lines start so; `None` if there are none.
     pub async fn metric(&self, start: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await;
-        text.lines().find(|line| line.starts_with(start))?.rsplit(' ').next()?.parse().ok()
+        let lines = text.lines().filter(|line| line.starts_with(start));
+        let samples: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        (!samples.is_empty()).then(|| samples.iter().sum())
     }
 
     /// Starts the daemon; its output is added to the log file.
@@ -248,8 +256,10 @@ impl Daemon {
 
     /// SIGTERM, and the end within the limit with exit code 0.
     pub async fn stop(mut self, limit: Duration) {
+        let asked = Instant::now();
         self.terminate();
         let status = self.wait(limit).await;
+        println!("stopped in {:?}", asked.elapsed());
         let status = status.unwrap_or_else(|| panic!("still running {limit:?} after SIGTERM"));
         assert!(status.success(), "after SIGTERM: {status}");
     }
