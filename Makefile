@@ -19,7 +19,7 @@ test: setup test-only ## every test, on real servers
 
 test-only:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	    $(CARGO) nextest run --workspace --no-tests=fail $(ARGS) && $(CARGO) test --workspace --doc --quiet; \
+	    $(CARGO) nextest run --workspace --no-tests=fail --no-fail-fast $(ARGS) && $(CARGO) test --workspace --doc --quiet; \
 	else \
 	    $(CARGO) test --workspace --no-fail-fast $(ARGS); \
 	fi
