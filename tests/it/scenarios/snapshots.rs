@@ -59,7 +59,8 @@ async fn a_snapshot_goes_on_inside_the_table() {
     let read = scene.tenant.metric("tidemark_snapshot_rows_total{").await.expect("the metric is there");
     assert!(read < f64::from(ROWS) * 0.5, "the last run read {read} of {ROWS} rows: it began anew");
     let arrivals = scene.crm.history().len();
-    assert!(arrivals < ROWS as usize + 3 * 500, "{arrivals} records were sent for {ROWS} rows");
+    // A kill costs what was sent since the last checkpoint, not what was sent since the table's first row.
+    assert!(arrivals < ROWS as usize * 7 / 4, "{arrivals} records were sent for {ROWS} rows");
     daemon.stop(seconds(10)).await;
 }
 
