@@ -125,6 +125,16 @@ impl Connector for Shop {
         let find = |key: &RowKey| rows.iter().map(Self::row).find(|r| RowKey::of(r, &[0]).as_ref() == Some(key));
         Ok(FetchedRows { schema: self.schema.clone(), rows: keys.iter().map(find).collect(), barrier: Self::barrier() })
     }
+    async fn find_rows(
+        &self,
+        _: &TableRequest,
+        _: &[Box<str>],
+        _: &[RowKey],
+        _: Option<&ScanCursor>,
+        _: usize,
+    ) -> Result<SnapshotChunk, SourceError> {
+        panic!("no rule of these tests has related rows")
+    }
     async fn lag(&self, _: Option<&Position>) -> Result<Lag, SourceError> {
         Ok(Lag::default())
     }

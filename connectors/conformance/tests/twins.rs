@@ -84,6 +84,7 @@ twins! {
     snapshot_trims: SnapshotTrims,
     pages_by_first_key_column: PagesByFirstKeyColumn,
     fetches_in_table_order: FetchesInTableOrder,
+    finds_one_page: FindsOnePage,
     newest_schema: NewestSchema,
     unannounced_schema: UnannouncedSchema,
 }

@@ -121,6 +121,20 @@ pub trait Connector: Send + Sync {
     /// Reads the rows with these keys, in one round trip.
     async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows>;
 
+    /// Reads the rows whose `columns` (which `table` requests) have the values of one of `keys`, each key as
+    /// [`RowKey::of`] makes it of those columns, though its values may come from a table that points to this one. Up to
+    /// `limit` rows after `after` in the table's key order, in one short statement: how related rows are found. A key
+    /// with a null finds nothing, and a row is given once however often its values are asked for. What is equal is the
+    /// server's to say (a collation may ignore case).
+    async fn find_rows(
+        &self,
+        table: &TableRequest,
+        columns: &[Box<str>],
+        keys: &[RowKey],
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<SnapshotChunk>;
+
     /// How far `from` is behind, and how long the log will last.
     async fn lag(&self, from: Option<&Position>) -> Result<Lag>;
 

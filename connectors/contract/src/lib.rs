@@ -1,7 +1,8 @@
 //! The contract every Tidemark connector obeys.
 //!
 //! A connector knows one vendor protocol. It reads tables in chunks ([`Connector::snapshot_chunk`]), reads single
-//! rows by key ([`Connector::fetch_rows`]) and tails the vendor's log ([`Connector::open_stream`]). It knows no CRM,
+//! rows by key ([`Connector::fetch_rows`]), finds the rows that others point to or that point to others
+//! ([`Connector::find_rows`]) and tails the vendor's log ([`Connector::open_stream`]). It knows no CRM,
 //! no mapping, no store and no metric; this crate in turn names no vendor, and depends on no driver and no runtime.
 //!
 //! # The order of calls
@@ -11,7 +12,8 @@
 //! 3. [`Connector::open_stream`]: with no position, create what the log needs (a replication slot) and begin *now*;
 //!    with a position, go on from it or fail with [`ErrorKind::PositionLost`]. The first message is always
 //!    [`SourceMessage::Idle`] with the place from which the stream runs.
-//! 4. [`Connector::snapshot_chunk`] for each table while the tail runs beside it; [`Connector::fetch_rows`] at any time.
+//! 4. [`Connector::snapshot_chunk`] for each table while the tail runs beside it; [`Connector::fetch_rows`] and
+//!    [`Connector::find_rows`] at any time.
 //! 5. [`ChangeStream::acknowledge`] after the daemon's own flush, never before.
 //! 6. [`ChangeStream::close`].
 //!

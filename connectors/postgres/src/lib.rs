@@ -307,7 +307,7 @@ impl Connector for Postgres {
         limit: usize,
     ) -> Result<SnapshotChunk> {
         let limit = self.page_sizes.limit(&table.table, limit);
-        let read = snapshot::page(&self.pool, &self.config, table, after, limit).await?;
+        let read = snapshot::page(&self.pool, &self.config, table, None, after, limit).await?;
         self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
         let barrier = self.barrier(&read);
         Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier })
@@ -317,6 +317,22 @@ impl Connector for Postgres {
         let (read, rows) = snapshot::rows_by_key(&self.pool, &self.config, table, keys).await?;
         let barrier = self.barrier(&read);
         Ok(FetchedRows { schema: read.shape.schema, rows, barrier })
+    }
+
+    async fn find_rows(
+        &self,
+        table: &TableRequest,
+        columns: &[Box<str>],
+        keys: &[RowKey],
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<SnapshotChunk> {
+        let limit = self.page_sizes.limit(&table.table, limit);
+        let wanted = snapshot::Wanted { columns, keys };
+        let read = snapshot::page(&self.pool, &self.config, table, Some(wanted), after, limit).await?;
+        self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
+        let barrier = self.barrier(&read);
+        Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier })
     }
 
     async fn lag(&self, from: Option<&Position>) -> Result<Lag> {

@@ -52,7 +52,15 @@ struct Reading<'a> {
     head: Head,
 }
 
-async fn begin<'a>(pool: &'a Pool, request: &TableRequest) -> Result<Reading<'a>> {
+/// The rows that have the values of one of `keys` in `columns`.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) columns: &'a [Box<str>],
+    pub(crate) keys: &'a [RowKey],
+}
+
+/// Begins to read; values of the columns `compared` will be compared with literals, beside those of the key.
+async fn begin<'a>(pool: &'a Pool, request: &TableRequest, compared: &[Box<str>]) -> Result<Reading<'a>> {
     let mut lease = pool.lease().await?;
     let session = &mut lease.session;
     let name = sql_name(&request.table);
@@ -72,8 +80,9 @@ async fn begin<'a>(pool: &'a Pool, request: &TableRequest) -> Result<Reading<'a>
     let oids: Vec<u32> = table.columns().iter().map(|c| c.type_oid).collect();
     session.types.learn(&mut session.connection, &oids).await?;
     let shape = table.shape(request, &session.types).map_err(|reason| refused(&request.table, &reason))?;
-    let foreign: Vec<&str> = (shape.index_key.iter())
-        .map(|at| &shape.schema.columns[*at])
+    let foreign: Vec<&str> = (shape.schema.columns.iter().enumerate())
+        .filter(|(at, column)| shape.index_key.contains(at) || compared.contains(&column.name))
+        .map(|(_, column)| column)
         .filter(|column| column.native.contains('.'))
         .map(|column| &*column.name)
         .collect();
@@ -115,12 +124,37 @@ impl Reading<'_> {
         self.shape.index_key.iter().map(|at| ident(&self.shape.schema.columns[*at].name)).collect()
     }
 
-    /// `(a, b)` of a key's texts, each a literal of its column's type.
-    fn tuple(&self, texts: &[Cow<'_, str>]) -> String {
-        let typed = texts.iter().zip(&self.shape.index_key);
+    /// `(a, b)` of texts, each a literal of the type of its column (by position).
+    fn tuple(&self, texts: &[Cow<'_, str>], columns: &[usize]) -> String {
+        let typed = texts.iter().zip(columns);
         let typed: Vec<String> =
             typed.map(|(text, at)| format!("{}::{}", literal(text), self.shape.schema.columns[*at].native)).collect();
         format!("({})", typed.join(", "))
+    }
+
+    /// The condition that a row has the values of one of `wanted.keys`.
+    fn has_one_of(&self, wanted: Wanted<'_>) -> Result<String> {
+        let schema = &self.shape.schema;
+        let position = |name: &Box<str>| {
+            schema.position(name).ok_or_else(|| {
+                let message = format!("table {} has no column {name} any more", schema.table);
+                SourceError::new(ErrorKind::SchemaChanged, message)
+            })
+        };
+        let columns = wanted.columns.iter().map(position).collect::<Result<Vec<_>>>()?;
+        self.is_one_of(&columns, wanted.keys)
+    }
+
+    /// The condition that the values of `columns` (by position) are those of one of `keys`.
+    fn is_one_of(&self, columns: &[usize], keys: &[RowKey]) -> Result<String> {
+        let schema = &self.shape.schema;
+        let tuples = keys.iter().filter_map(|key| key_texts(&schema.table, columns.len(), key).transpose());
+        let tuples = tuples.map(|texts| Ok(self.tuple(&texts?, columns))).collect::<Result<Vec<_>>>()?;
+        if tuples.is_empty() {
+            return Ok("false".to_owned());
+        }
+        let names: Vec<String> = columns.iter().map(|at| ident(&schema.columns[*at].name)).collect();
+        Ok(format!("({}) IN (VALUES {})", names.join(", "), tuples.join(", ")))
     }
 
     /// Runs the read and ends the transaction.
@@ -159,19 +193,24 @@ impl Reading<'_> {
     }
 }
 
-/// Reads the page after `after`.
+/// Reads the page after `after`, of all rows or of those that are `wanted`.
 pub(crate) async fn page(
     pool: &Pool,
     config: &crate::PostgresConfig,
     request: &TableRequest,
+    wanted: Option<Wanted<'_>>,
     after: Option<&ScanCursor>,
     limit: usize,
 ) -> Result<Read> {
-    let reading = begin(pool, request).await?;
+    let reading = begin(pool, request, wanted.map_or(&[], |w| w.columns)).await?;
     let key = reading.key();
     let list = key.join(", ");
-    let condition = match after {
-        None => String::new(),
+    let mut conditions = Vec::new();
+    if let Some(wanted) = wanted {
+        conditions.push(reading.has_one_of(wanted)?);
+    }
+    match after {
+        None => {}
         Some(cursor) => {
             let texts: Vec<Cow<'_, str>> = serde_json::from_str(&cursor.0)
                 .map_err(|_| bug(format!("the scan cursor of table {} cannot be read", request.table)))?;
@@ -181,11 +220,12 @@ pub(crate) async fn page(
                     format!("the key of table {} has changed while the table was being read", request.table),
                 ));
             }
-            format!(" WHERE ({list}) > {}", reading.tuple(&texts))
+            conditions.push(format!("({list}) > {}", reading.tuple(&texts, &reading.shape.index_key)));
         }
-    };
+    }
+    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     let select = format!(
-        "SELECT {} FROM {}{}{condition} ORDER BY {list} LIMIT {limit}",
+        "SELECT {} FROM {}{}{filter} ORDER BY {list} LIMIT {limit}",
         reading.columns(),
         reading.table.only(),
         reading.table.sql(),
@@ -200,14 +240,8 @@ pub(crate) async fn rows_by_key(
     request: &TableRequest,
     keys: &[RowKey],
 ) -> Result<(Read, Vec<Option<Row>>)> {
-    let reading = begin(pool, request).await?;
-    let tuples = keys.iter().filter_map(|key| key_texts(&reading.shape, key).transpose());
-    let tuples = tuples.map(|texts| Ok(reading.tuple(&texts?))).collect::<Result<Vec<_>>>()?;
-    let condition = if tuples.is_empty() {
-        "false".to_owned()
-    } else {
-        format!("({}) IN (VALUES {})", reading.key().join(", "), tuples.join(", "))
-    };
+    let reading = begin(pool, request, &[]).await?;
+    let condition = reading.is_one_of(&reading.shape.schema.key, keys)?;
     let select =
         format!("SELECT {} FROM {}{} WHERE {condition}", reading.columns(), reading.table.only(), reading.table.sql());
     let mut read = reading.copy(config, &select, None).await?;
@@ -315,19 +349,15 @@ fn cursor(shape: &Shape, line: &[u8]) -> Result<ScanCursor> {
     Ok(ScanCursor(json.into()))
 }
 
-/// The native texts of a key in index order; `None` if no row can have that key (it holds a null).
-fn key_texts<'a>(shape: &Shape, key: &'a RowKey) -> Result<Option<Vec<Cow<'a, str>>>> {
-    let schema = &shape.schema;
+/// The native texts of a key of `width` columns; `None` if no row can have that key (it holds a null).
+fn key_texts<'a>(table: &TableId, width: usize, key: &'a RowKey) -> Result<Option<Vec<Cow<'a, str>>>> {
     let changed = || {
-        let message =
-            format!("a key of table {} was asked for that has other columns than the table's key", schema.table);
+        let message = format!("a key of table {table} was asked for that has other columns than the table's key");
         SourceError::new(ErrorKind::SchemaChanged, message)
     };
-    let values = key.values().filter(|v| v.len() == schema.key.len()).ok_or_else(changed)?;
+    let values = key.values().filter(|v| v.len() == width).ok_or_else(changed)?;
     let mut texts = Vec::with_capacity(values.len());
-    for at in &shape.index_key {
-        let position = schema.key.iter().position(|k| k == at).ok_or_else(changed)?;
-        let (letter, bytes) = values[position];
+    for (letter, bytes) in values {
         match letter {
             b'0' => return Ok(None),
             b'b' => texts.push(Cow::Owned(hex(bytes))),

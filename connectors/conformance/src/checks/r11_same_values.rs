@@ -65,6 +65,7 @@ async fn one(fixture: &Arc<dyn Fixture>, corpus: &Corpus) -> Result<(usize, usiz
         same(&from_tail, &read, &format!("snapshot in pages of {limit}"))?;
     }
     same(&from_tail, &by_key(fixture, corpus, &keys).await?, "fetched by key")?;
+    same(&from_tail, &found(fixture, corpus, &keys).await?, "found by the key's columns")?;
     if let Some(counter) = &corpus.counter {
         messages.clear();
         fixture.touch_corpus(corpus).await?;
@@ -143,6 +144,33 @@ async fn by_key(fixture: &Arc<dyn Fixture>, corpus: &Corpus, keys: &[(String, Ro
         rows.insert(key_text(&fetched.schema, row), shown.collect());
     }
     Ok(rows)
+}
+
+/// Finds all rows by the values of their key's columns, in small pages, each row asked for twice.
+async fn found(fixture: &Arc<dyn Fixture>, corpus: &Corpus, keys: &[(String, RowKey)]) -> Result<Rows, Stop> {
+    let connector = fixture.connector();
+    let schema = connector.discover(std::slice::from_ref(&corpus.request)).await?;
+    let Some(schema) = schema.first() else { return Err(Stop::failed("the table is not discovered")) };
+    let columns: Vec<Box<str>> = schema.key.iter().map(|at| schema.columns[*at].name.clone()).collect();
+    let asked: Vec<RowKey> = keys.iter().chain(keys).map(|(_, key)| key.clone()).collect();
+    let mut rows = Rows::new();
+    let mut after: Option<ScanCursor> = None;
+    loop {
+        let read = connector.find_rows(&corpus.request, &columns, &asked, after.as_ref(), 3);
+        let page = within(fixture.patience(), "rows by values", read).await??;
+        ensure!(page.rows.len() <= 3, "a page of 3 holds {} rows", page.rows.len());
+        ensure!(!page.rows.is_empty() || page.next.is_none(), "an empty page says that there is more");
+        for row in &page.rows {
+            let key = key_text(&page.schema, row);
+            let shown = page.schema.columns.iter().enumerate().map(|(at, c)| (c.name.to_string(), show(row.get(at))));
+            let words = brief(&key);
+            ensure!(rows.insert(key, shown.collect()).is_none(), "row {words} was found twice");
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(rows);
+        }
+    }
 }
 
 fn same(tail: &Rows, read: &Rows, way: &str) -> Result<(), Stop> {

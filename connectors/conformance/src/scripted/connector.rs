@@ -6,6 +6,7 @@ use super::source::{Slot, Source, State};
 use super::stream::{ScriptedStream, Session};
 use crate::fixture::{Cell, ColumnKind, Op, Step, TableDef};
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +93,7 @@ impl Scripted {
     }
 
     /// The key's cells, if they fit the table's key.
-    fn key_cells(&self, schema: &TableSchema, key: &RowKey) -> Result<Vec<Cell>> {
+    fn key_cells(&self, schema: &TableSchema, columns: &[usize], key: &RowKey) -> Result<Vec<Cell>> {
         let refuse = || {
             let shown = if self.flaw == Some(Flaw::ValueInError) {
                 String::from_utf8_lossy(key.as_bytes()).into_owned()
@@ -102,7 +103,7 @@ impl Scripted {
             SourceError::new(ErrorKind::Bug, format!("{shown} does not fit the key of {}", schema.table))
         };
         let values = key.values().ok_or_else(refuse)?;
-        if values.len() != schema.key.len() {
+        if values.len() != columns.len() {
             return Err(refuse());
         }
         let cell = |(&at, (letter, bytes)): (&usize, &(u8, &[u8]))| {
@@ -113,7 +114,7 @@ impl Scripted {
                 _ => None,
             }
         };
-        schema.key.iter().zip(&values).map(|pair| cell(pair).ok_or_else(refuse)).collect()
+        columns.iter().zip(&values).map(|pair| cell(pair).ok_or_else(refuse)).collect()
     }
 }
 
@@ -306,7 +307,7 @@ impl Connector for Scripted {
             let state = self.source.state();
             let (schema, model) = self.table(&state, &table.table)?;
             let mut wanted: Vec<Vec<Cell>> =
-                keys.iter().map(|key| self.key_cells(&schema, key)).collect::<Result<_>>()?;
+                keys.iter().map(|key| self.key_cells(&schema, &schema.key, key)).collect::<Result<_>>()?;
             if self.flaw == Some(Flaw::FetchesInTableOrder) {
                 wanted.sort();
             }
@@ -314,6 +315,37 @@ impl Connector for Scripted {
             (schema, rows)
         };
         Ok(FetchedRows { schema, rows, barrier: self.head() })
+    }
+
+    async fn find_rows(
+        &self,
+        table: &TableRequest,
+        columns: &[Box<str>],
+        keys: &[RowKey],
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<SnapshotChunk> {
+        self.admit()?;
+        let (schema, rows, next) = {
+            let state = self.source.state();
+            let (schema, model) = self.table(&state, &table.table)?;
+            let at: Vec<usize> = columns.iter().filter_map(|name| schema.position(name)).collect();
+            let wanted: BTreeSet<Vec<Cell>> =
+                keys.iter().map(|key| self.key_cells(&schema, &at, key)).collect::<Result<_>>()?;
+            let after = after.map(|cursor| read_cursor(cursor, model.key)).transpose()?;
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let matches =
+                |cells: &Vec<Cell>| wanted.contains(&at.iter().map(|n| cells[*n].clone()).collect::<Vec<_>>());
+            let mut found = model.rows.range((from, Bound::Unbounded)).filter(|(_, cells)| matches(cells)).peekable();
+            let (mut rows, mut last) = (Vec::new(), None);
+            while let Some((key, cells)) = found.next_if(|_| rows.len() < limit) {
+                rows.push(self.row(cells, false));
+                last = Some(key);
+            }
+            let more = found.peek().is_some() && self.flaw != Some(Flaw::FindsOnePage);
+            (schema, rows, last.filter(|_| more).map(|key| stored_cursor(key)))
+        };
+        Ok(SnapshotChunk { schema, rows, next, barrier: self.head() })
     }
 
     async fn lag(&self, _from: Option<&Position>) -> Result<Lag> {

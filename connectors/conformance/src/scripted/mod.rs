@@ -73,6 +73,8 @@ pub enum Flaw {
     PagesByFirstKeyColumn,
     /// R11: rows fetched by key come in the table's order, not in that of the keys.
     FetchesInTableOrder,
+    /// `find_rows` says after its first page that there is no more.
+    FindsOnePage,
     /// R12: every event is decoded with the newest schema.
     NewestSchema,
     /// R12: a changed schema is not announced.
@@ -110,6 +112,7 @@ impl Flaw {
         Flaw::SnapshotTrims,
         Flaw::PagesByFirstKeyColumn,
         Flaw::FetchesInTableOrder,
+        Flaw::FindsOnePage,
         Flaw::NewestSchema,
         Flaw::UnannouncedSchema,
     ];
@@ -131,7 +134,7 @@ impl Flaw {
             Flaw::WritesWatermarks => 8,
             Flaw::ValueInError | Flaw::ValueInLog | Flaw::SecretInError => 9,
             Flaw::LeavesSlot | Flaw::LeavesSessionOnDrop => 10,
-            Flaw::SnapshotTrims | Flaw::PagesByFirstKeyColumn | Flaw::FetchesInTableOrder => 11,
+            Flaw::SnapshotTrims | Flaw::PagesByFirstKeyColumn | Flaw::FetchesInTableOrder | Flaw::FindsOnePage => 11,
             Flaw::NewestSchema | Flaw::UnannouncedSchema => 12,
         }
     }
