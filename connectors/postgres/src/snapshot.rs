@@ -135,13 +135,13 @@ impl Reading<'_> {
     /// The condition that a row has the values of one of `wanted.keys`.
     fn has_one_of(&self, wanted: Wanted<'_>) -> Result<String> {
         let schema = &self.shape.schema;
-        let position = |name: &Box<str>| {
+        let position = |name: &str| {
             schema.position(name).ok_or_else(|| {
                 let message = format!("table {} has no column {name} any more", schema.table);
                 SourceError::new(ErrorKind::SchemaChanged, message)
             })
         };
-        let columns = wanted.columns.iter().map(position).collect::<Result<Vec<_>>>()?;
+        let columns = wanted.columns.iter().map(|name| position(name)).collect::<Result<Vec<_>>>()?;
         self.is_one_of(&columns, wanted.keys)
     }
 
