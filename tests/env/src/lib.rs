@@ -12,9 +12,11 @@
 
 mod certs;
 mod home;
+mod mysql;
 mod postgres;
 
 pub use certs::Certificates;
+pub use mysql::{MysqlCluster, MysqlFlavour, MysqlOptions};
 pub use postgres::{Auth, PostgresCluster, PostgresOptions};
 
 use std::path::{Path, PathBuf};
@@ -94,4 +96,10 @@ fn tail_of(path: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A port on 127.0.0.1 that nobody listens on just now.
+fn free_port() -> Result<u16> {
+    let listener = doing("looking for a free port", std::net::TcpListener::bind(("127.0.0.1", 0)))?;
+    Ok(doing("looking for a free port", listener.local_addr())?.port())
 }

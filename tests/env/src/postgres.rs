@@ -1,11 +1,10 @@
 //! A throwaway PostgreSQL cluster.
 
 use crate::home::{Account, Home, Watcher, signal};
-use crate::{Certificates, Error, Result, doing, on_path, run, tail_of};
+use crate::{Certificates, Error, Result, doing, free_port, on_path, run, tail_of};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -401,11 +400,6 @@ fn watcher_command(account: &Account, stop: &str) -> String {
 
 fn shell_quote(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
-}
-
-fn free_port() -> Result<u16> {
-    let listener = doing("looking for a free port", TcpListener::bind(("127.0.0.1", 0)))?;
-    Ok(doing("looking for a free port", listener.local_addr())?.port())
 }
 
 /// The directory with `initdb`, `postgres`, `pg_ctl` and `psql`.
