@@ -56,7 +56,6 @@ fn initialise(programs: &Programs, account: &Account, data: &Path, scratch: &Pat
     for name in ["auto.cnf", "ca.pem", "ca-key.pem", "server-cert.pem", "server-key.pem"] {
         remove_if_there(&data.join(name))?;
     }
-    // Anonymous accounts and those of root by name would answer on TCP.
     Ok(())
 }
 
