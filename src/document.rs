@@ -51,19 +51,44 @@ impl Document {
         }
     }
 
-    /// The same document with `field` (top level) set to null; `None` if it has no such field.
+    /// The same document with `field` set to null; `None` if it has no such field. `field` is a path: names of fields,
+    /// places in lists (`items[0].product`).
     #[must_use]
     pub fn with_null(&self, field: &str) -> Option<Document> {
-        let mut fields: indexmap::IndexMap<String, &serde_json::value::RawValue> =
-            serde_json::from_slice(&self.json).ok()?;
-        *fields.get_mut(field)? = serde_json::value::RawValue::NULL;
-        Some(Document::new(serde_json::to_vec(&fields).ok()?.into_boxed_slice(), self.partial))
+        let json = std::str::from_utf8(&self.json).ok()?;
+        Some(Document::new(nulled(json, field)?.into_bytes().into_boxed_slice(), self.partial))
     }
 
     /// Bytes held on the heap.
     pub fn memory(&self) -> usize {
         self.json.len()
     }
+}
+
+/// JSON with the value at `path` set to null. What the path does not touch stays as it is written.
+fn nulled(json: &str, path: &str) -> Option<String> {
+    use serde_json::value::{RawValue, to_raw_value};
+    if path.is_empty() {
+        return Some("null".into());
+    }
+    if let Some(rest) = path.strip_prefix('[') {
+        let (place, rest) = rest.split_once(']')?;
+        let mut items: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+        let item = items.get_mut(place.parse::<usize>().ok()?)?;
+        let changed = RawValue::from_string(nulled(item.get(), rest)?).ok()?;
+        *item = &changed;
+        return Some(to_raw_value(&items).ok()?.get().to_owned());
+    }
+    let path = path.strip_prefix('.').unwrap_or(path);
+    let mut fields: indexmap::IndexMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+    // A name may itself hold points or brackets: the longest one that fits is meant.
+    let ends = path.char_indices().filter(|(_, c)| matches!(c, '.' | '[')).map(|(n, _)| n).chain([path.len()]);
+    let mut names = ends.map(|end| &path[..end]);
+    let name = names.rfind(|name| fields.contains_key(*name))?;
+    let value = fields.get_mut(name)?;
+    let changed = RawValue::from_string(nulled(value.get(), &path[name.len()..])?).ok()?;
+    *value = &changed;
+    Some(to_raw_value(&fields).ok()?.get().to_owned())
 }
 
 /// Prints the length, never the fields (P8).
@@ -86,6 +111,23 @@ mod tests {
         let merged = doc(r#"{"a":2}"#, true).over(&doc(r#"{"a":1,"b":"x"}"#, false));
         assert_eq!(merged.json(), br#"{"a":2,"b":"x"}"#);
         assert!(!merged.is_partial());
+    }
+
+    #[test]
+    fn a_field_is_nulled_wherever_it_stands() {
+        let nulled = |path: &str| {
+            let document = doc(r#"{"b":1.50,"a":{"x":[],"y":"z"},"items":[{"p":{"q":1}},"v"],"a.b":2}"#, true);
+            document.with_null(path).map(|d| String::from_utf8(d.json().to_vec()).expect("UTF-8"))
+        };
+        let is = |path, json: &str| assert_eq!(nulled(path).as_deref(), Some(json), "{path}");
+        is("b", r#"{"b":null,"a":{"x":[],"y":"z"},"items":[{"p":{"q":1}},"v"],"a.b":2}"#);
+        is("a.y", r#"{"b":1.50,"a":{"x":[],"y":null},"items":[{"p":{"q":1}},"v"],"a.b":2}"#);
+        is("items[0].p", r#"{"b":1.50,"a":{"x":[],"y":"z"},"items":[{"p":null},"v"],"a.b":2}"#);
+        is("items[1]", r#"{"b":1.50,"a":{"x":[],"y":"z"},"items":[{"p":{"q":1}},null],"a.b":2}"#);
+        is("a.b", r#"{"b":1.50,"a":{"x":[],"y":"z"},"items":[{"p":{"q":1}},"v"],"a.b":null}"#);
+        for path in ["c", "a.c", "items[2]", "items[x]", "items[0].p.q.r", "b.c"] {
+            assert_eq!(nulled(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl<'c> Compiler<'c> {
             columns,
             key: key.declared,
             fields: program.fields.iter().map(|f| f.name.clone()).collect(),
+            relations: None,
             program: Arc::new(program),
         })
     }
@@ -292,7 +293,14 @@ impl<'c> Compiler<'c> {
         let mut json_key = Vec::new();
         write_text(&mut json_key, &field.name);
         json_key.push(b':');
-        Ok(FieldProgram { name: field.name.as_str().into(), json_key: json_key.into(), columns: columns.into(), body })
+        let inner = path.split_once('.').map_or("", |(_, inner)| inner);
+        Ok(FieldProgram {
+            name: field.name.as_str().into(),
+            path: inner.into(),
+            json_key: json_key.into(),
+            columns: columns.into(),
+            body,
+        })
     }
 
     fn value(

@@ -10,6 +10,7 @@ mod json;
 pub(crate) mod lookup;
 pub mod names;
 pub(crate) mod pack;
+mod related;
 mod rule;
 pub(crate) mod toml_reader;
 
@@ -18,6 +19,7 @@ pub use compile::{CompileOptions, compile};
 pub use functions::reference as function_reference;
 pub use pack::testing::{TestReport, run_pack_tests};
 pub use pack::{Overlay, Pack, ReadBeside, Removal};
+pub use related::{BoundRelated, Child, ChildRows, Hop, Join, OnPair, Related, RelatedRows, Relations, Slot};
 pub use rule::{BindError, BoundRule, Mapping, Rule};
 
 use crate::document::Document;
@@ -41,7 +43,7 @@ pub enum Missing {
 /// A reference from one record to another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reference {
-    /// Field that holds the reference.
+    /// Field that holds the reference: a path such as `items[0].product` where it is nested.
     pub field: Box<str>,
     /// Entity of the parent.
     pub entity: Box<str>,
@@ -69,7 +71,7 @@ pub enum Applied {
         external_id: Option<Box<str>>,
     },
     /// The log left out a column that decides more than fields of its own (a key, a condition, a field computed from
-    /// several columns): the row has to be read again by key.
+    /// several columns), or the record shows related rows: the row has to be read again by key.
     NeedsRow,
     /// The row cannot be mapped.
     Rejected(Rejection),

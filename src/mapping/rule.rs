@@ -3,9 +3,10 @@
 use super::expr::ir::Node;
 use super::json::Output;
 use super::pack::Removal;
+use super::related::{Related, Relations, Source, positions};
 use super::{Missing, RuleId};
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use tidemark_contract::{LogicalType, TableId, TableRequest, TableSchema};
@@ -39,12 +40,15 @@ pub struct Rule {
     pub external_id_from_key: bool,
     /// Entities this rule's records refer to, and what is done while a parent is missing.
     pub references: Vec<(Box<str>, Missing)>,
-    /// Columns it reads, as the source calls them, with the types it was compiled for.
+    /// Columns of its own table that it reads, as the source calls them, with the types it was compiled for; those by
+    /// which related rows are found included.
     pub columns: Vec<(Box<str>, LogicalType)>,
     /// Unique key that the pack declares for a table without a primary key, as the source calls its columns.
     pub key: Option<Vec<Box<str>>>,
-    /// CRM fields it writes, in order.
+    /// CRM fields it writes, in order; lists of children come last.
     pub fields: Vec<Box<str>>,
+    /// Rows of other tables that its records show; `None` if its own row is enough.
+    pub relations: Option<Arc<Relations>>,
     pub(super) program: Arc<Program>,
 }
 
@@ -76,6 +80,8 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct FieldProgram {
     pub name: Box<str>,
+    /// Its name with those of the objects around it: `address.city`. Empty for the bare value of a list's item.
+    pub path: Box<str>,
     /// The name as a JSON string with its colon.
     pub json_key: Box<[u8]>,
     /// Columns it reads, by number; of an object, those of all its fields.
@@ -91,29 +97,53 @@ pub(super) enum FieldBody {
 }
 
 impl Mapping {
-    /// What has to be read from the source: each table once, with the columns that some rule uses.
+    /// What has to be read from the source: each table once, with the columns that some rule uses, be it as its own
+    /// table or as a related one ([`Mapping::root_tables`] tells them apart).
     pub fn requests(&self) -> Vec<TableRequest> {
         let mut by_table: BTreeMap<&TableId, TableRequest> = BTreeMap::new();
-        for rule in &self.rules {
-            let request = by_table.entry(&rule.table).or_insert_with(|| TableRequest {
-                table: rule.table.clone(),
+        let mut add = |table, columns: &[(Box<str>, LogicalType)], key: &Option<Vec<Box<str>>>| {
+            let request: &mut TableRequest = by_table.entry(table).or_insert_with(|| TableRequest {
+                table: table.clone(),
                 columns: Some(Vec::new()),
                 key: None,
             });
-            let columns = request.columns.get_or_insert_default();
-            for (name, _) in &rule.columns {
-                if !columns.contains(name) {
-                    columns.push(name.clone());
+            let wanted = request.columns.get_or_insert_default();
+            for (name, _) in columns {
+                if !wanted.contains(name) {
+                    wanted.push(name.clone());
                 }
             }
-            request.key = request.key.take().or_else(|| rule.key.clone());
+            request.key = request.key.take().or_else(|| key.clone());
+        };
+        for rule in &self.rules {
+            add(&rule.table, &rule.columns, &rule.key);
+            let Some(relations) = &rule.relations else { continue };
+            for join in relations.joins.iter().chain(relations.children.iter().flat_map(|c| &c.joins)) {
+                add(&join.table, &join.columns, &join.key);
+            }
+            for child in &relations.children {
+                add(&child.table, &child.columns, &child.key);
+            }
         }
         by_table.into_values().collect()
     }
 
-    /// The rules that read `table`.
+    /// Tables whose rows become records, each once, in the order of [`Mapping::requests`]. The other requests are for
+    /// related rows alone.
+    pub fn root_tables(&self) -> Vec<&TableId> {
+        let tables: BTreeSet<&TableId> = self.rules.iter().map(|r| &r.table).collect();
+        tables.into_iter().collect()
+    }
+
+    /// The rules whose records are made of rows of `table`.
     pub fn rules_of<'m>(&'m self, table: &'m TableId) -> impl Iterator<Item = &'m Rule> {
         self.rules.iter().filter(move |rule| rule.table == *table)
+    }
+
+    /// The rules that show rows of `table` in records of other rows, with each place where they do.
+    pub fn related_to<'m>(&'m self, table: &'m TableId) -> impl Iterator<Item = (&'m Rule, Vec<Related>)> {
+        let uses = move |rule: &'m Rule| Some((rule, rule.relations.as_ref()?.uses_of(table)));
+        self.rules.iter().filter_map(uses).filter(|(_, uses)| !uses.is_empty())
     }
 
     /// One rule.
@@ -143,28 +173,29 @@ impl std::error::Error for BindError {}
 #[derive(Clone, Debug)]
 pub struct BoundRule {
     pub(super) program: Arc<Program>,
-    /// Position in the row of each column the rule uses.
+    /// Position in the row of each column the rule uses. Columns of related rows are beyond every row: such a value is
+    /// not known here.
     pub(super) positions: Arc<[u32]>,
+    /// Whether a record needs related rows.
+    pub(super) needs_related: bool,
 }
 
 impl Rule {
-    /// Binds the rule to a table's columns, which are found by name. Called again whenever the table's schema changes.
+    /// Binds the rule to its own table's columns, which are found by name. Called again whenever the table's schema
+    /// changes. Of a rule with relations, this answers everything that its own row decides; a row that makes a record
+    /// is answered with [`super::Applied::NeedsRow`], and [`Rule::bind_related`] makes it.
     pub fn bind(&self, schema: &TableSchema) -> Result<BoundRule, BindError> {
-        let mut positions = Vec::with_capacity(self.columns.len());
-        for (name, logical) in &self.columns {
-            let error = |reason: String| BindError { column: name.clone(), reason };
-            let Some(index) = schema.position(name) else {
-                return Err(error(format!("does not exist in {}", schema.table)));
-            };
-            let found = schema.columns[index].logical;
-            if found != *logical {
-                return Err(error(format!(
-                    "is {found} ({}) now; the mapping was compiled for {logical}",
-                    schema.columns[index].native
-                )));
+        let found = positions(&self.columns, schema)?;
+        let positions = match &self.relations {
+            None => found.into(),
+            Some(relations) => {
+                let own = |source: &Source| match source {
+                    Source::Row(n) => found.get(usize::from(*n)).copied().unwrap_or(u32::MAX),
+                    Source::Join { .. } | Source::Aggregate(_) => u32::MAX,
+                };
+                relations.program.sources.iter().map(own).collect()
             }
-            positions.push(u32::try_from(index).unwrap_or(u32::MAX));
-        }
-        Ok(BoundRule { program: Arc::clone(&self.program), positions: positions.into() })
+        };
+        Ok(BoundRule { program: Arc::clone(&self.program), positions, needs_related: self.relations.is_some() })
     }
 }

@@ -4,7 +4,7 @@ use super::civil;
 use super::decimal::Dec;
 use std::borrow::Cow;
 use std::fmt;
-use tidemark_contract::Value;
+use tidemark_contract::{RowBuilder, Value};
 
 /// One value while an expression is evaluated: borrowed from the row or the program where possible.
 #[derive(Clone)]
@@ -122,6 +122,35 @@ impl<'a> Val<'a> {
             Value::Json(s) => Val::Json(Cow::Borrowed(s)),
             Value::List(s) => Val::List(Cow::Borrowed(s)),
         })
+    }
+
+    /// Appends the value to a row, in the connectors' canonical form.
+    pub(crate) fn push_into(&self, out: &mut RowBuilder) {
+        match self {
+            Val::Null => out.push(Value::Null),
+            Val::Bool(b) => out.push(Value::Bool(*b)),
+            Val::Int(n) => out.push(Value::Int(*n)),
+            Val::UInt(n) => out.push(Value::UInt(*n)),
+            Val::Float(x) => out.push(Value::Float(*x)),
+            Val::Real(x) => out.push(Value::Real(*x)),
+            Val::Dec(d) => out.push(Value::Decimal(&d.to_string())),
+            Val::Text(s) => out.push(Value::Text(s)),
+            Val::Bytes(b) => out.push(Value::Bytes(b)),
+            Val::Date(d) => {
+                let mut s = String::new();
+                d.write(&mut s);
+                out.push(Value::Date(&s));
+            }
+            Val::Time(s) => out.push(Value::Time(s)),
+            Val::Ts(t) => out.push(Value::Timestamp(&t.to_string())),
+            Val::TsTz(t) => {
+                let zone = if t.is_finite() { "Z" } else { "" };
+                out.push(Value::TimestampTz(&format!("{t}{zone}")));
+            }
+            Val::Uuid(s) => out.push(Value::Uuid(s)),
+            Val::Json(s) => out.push(Value::Json(s)),
+            Val::List(s) => out.push(Value::List(s)),
+        }
     }
 }
 

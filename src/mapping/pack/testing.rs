@@ -385,27 +385,8 @@ fn push(builder: &mut RowBuilder, logical: LogicalType, text: &str) -> Result<()
         Type::Text | Type::Bytes | Type::List | Type::Null => Target::Text(None),
     };
     match cast(&target, Val::text(text))? {
-        Val::Bool(b) => builder.push(Value::Bool(b)),
-        Val::Int(n) => builder.push(Value::Int(n)),
-        Val::UInt(n) => builder.push(Value::UInt(n)),
-        Val::Float(x) => builder.push(Value::Float(x)),
-        Val::Real(x) => builder.push(Value::Real(x)),
-        Val::Dec(d) => builder.push(Value::Decimal(&d.to_string())),
-        Val::Date(d) => {
-            let mut s = String::new();
-            d.write(&mut s);
-            builder.push(Value::Date(&s));
-        }
-        Val::Ts(t) => builder.push(Value::Timestamp(&t.to_string())),
-        Val::TsTz(t) => {
-            let zone = if t.is_finite() { "Z" } else { "" };
-            builder.push(Value::TimestampTz(&format!("{t}{zone}")));
-        }
-        Val::Time(s) => builder.push(Value::Time(&s)),
-        Val::Uuid(s) => builder.push(Value::Uuid(&s)),
-        Val::Json(s) => builder.push(Value::Json(&s)),
-        Val::Text(s) => builder.push(Value::Text(&s)),
-        Val::Null | Val::Bytes(_) | Val::List(_) => builder.push(Value::Null),
+        Val::Bytes(_) | Val::List(_) => builder.push(Value::Null),
+        val => val.push_into(builder),
     }
     Ok(())
 }
