@@ -118,7 +118,9 @@ pub trait Connector: Send + Sync {
         limit: usize,
     ) -> Result<SnapshotChunk>;
 
-    /// Reads the rows with these keys, in one round trip.
+    /// Reads the rows with these keys, in one round trip. The read sees every transaction that the open stream has handed
+    /// over: a commit may be in the log before other sessions see it, and a row that is read *because* the tail spoke of
+    /// it must not be the row from before. So does [`Connector::find_rows`].
     async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows>;
 
     /// Reads the rows whose `columns` (which `table` requests) have the values of one of `keys`, each key as

@@ -21,6 +21,7 @@ use crate::decode::{self, DecodeError, Kind};
 use crate::error::undecodable;
 use crate::pgoutput::{Field, Message, Old, Relation, Tuple};
 use crate::position::{Log, Lsn, Place, lost};
+use crate::visible::Delivered;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_contract::{
@@ -64,6 +65,7 @@ struct Transaction {
     /// Where the commit record begins.
     commit: Lsn,
     at: i64,
+    xid: u32,
     /// Row messages seen.
     index: u64,
     /// Whether something of it was handed out.
@@ -87,6 +89,7 @@ pub(crate) struct Assembler {
     /// The last place handed out.
     pub(crate) emitted: Place,
     scratch: Vec<u8>,
+    handed_over: Arc<Delivered>,
 }
 
 /// Changes to hand over, and roughly the memory they take.
@@ -114,7 +117,7 @@ enum Mode {
 
 impl Assembler {
     /// Begins at `resume`, of which everything is already delivered.
-    pub(crate) fn new(log: &Log, resume: Place) -> Self {
+    pub(crate) fn new(log: &Log, resume: Place, handed_over: Arc<Delivered>) -> Self {
         Self {
             log: Arc::from(log.to_string()),
             resume,
@@ -125,6 +128,7 @@ impl Assembler {
             progress: resume.lsn,
             emitted: resume,
             scratch: Vec::new(),
+            handed_over,
         }
     }
 
@@ -169,12 +173,13 @@ impl Assembler {
     /// Takes one message. A relation that comes back must be answered with [`Assembler::define`] before the next message.
     pub(crate) fn feed(&mut self, message: Message<'_>, batch: &mut Batch) -> Result<Option<Relation>> {
         match message {
-            Message::Begin { commit, at } => {
+            Message::Begin { commit, at, xid } => {
                 if self.awaits_resumed && commit > self.resume.lsn {
                     return Err(self.resumed_is_gone());
                 }
                 self.awaits_resumed &= commit != self.resume.lsn;
-                self.transaction = Some(Transaction { commit, at, index: 0, delivered: false, since_resumable: false });
+                self.transaction =
+                    Some(Transaction { commit, at, xid, index: 0, delivered: false, since_resumable: false });
             }
             Message::Commit { end } => {
                 let transaction = self.transaction.take();
@@ -254,7 +259,9 @@ impl Assembler {
 
     fn mark_delivered(&mut self) {
         if let Some(transaction) = &mut self.transaction {
-            transaction.delivered = true;
+            if !std::mem::replace(&mut transaction.delivered, true) {
+                self.handed_over.add(transaction.xid);
+            }
             transaction.since_resumable = true;
         }
     }
@@ -453,7 +460,7 @@ mod tests {
     }
 
     fn run(resume: &str, captured: &Captured, frames: &[Vec<u8>]) -> Result<Vec<String>> {
-        let mut assembler = Assembler::new(&log(), resume.parse().unwrap());
+        let mut assembler = Assembler::new(&log(), resume.parse().unwrap(), Arc::default());
         let mut batch = Batch::default();
         for frame in frames {
             if let Some(relation) = assembler.feed(Message::parse(frame)?, &mut batch)? {
@@ -544,7 +551,7 @@ mod tests {
 
     #[test]
     fn rows_of_unwanted_tables_move_the_position_only() {
-        let mut assembler = Assembler::new(&log(), Place::from(Lsn(0)));
+        let mut assembler = Assembler::new(&log(), Place::from(Lsn(0)), Arc::default());
         let mut batch = Batch::default();
         for frame in samples() {
             if let Some(relation) = assembler.feed(Message::parse(&frame).unwrap(), &mut batch).unwrap() {

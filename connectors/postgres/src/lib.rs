@@ -31,6 +31,7 @@ mod sql;
 mod stream;
 mod tls;
 mod types;
+mod visible;
 mod wire;
 
 pub use tls::{TlsConfig, TlsMode};
@@ -292,7 +293,15 @@ impl Connector for Postgres {
         *locked(&self.history) = history;
         let captures = capture::Captures::new(config.clone(), tables, found, types);
         let history = self.history.clone();
-        let opening = stream::Opening { connection, config: config.clone(), captures, log, history, from: place };
+        let opening = stream::Opening {
+            connection,
+            config: config.clone(),
+            captures,
+            log,
+            history,
+            from: place,
+            handed_over: self.pool.handed_over.clone(),
+        };
         Ok(Box::new(stream::Tail::start(opening).await?))
     }
 

@@ -24,6 +24,8 @@ pub(crate) enum Message<'a> {
         commit: Lsn,
         /// Commit time in microseconds since 1970.
         at: i64,
+        /// The low half of its number.
+        xid: u32,
     },
     /// It ends; `end` is where its commit record ends.
     Commit {
@@ -218,7 +220,7 @@ impl<'a> Message<'a> {
 
 fn begin<'a>(input: &mut Input<'a>) -> Option<Message<'a>> {
     let commit = input.lsn()?;
-    Some(Message::Begin { commit, at: input.i64()?.saturating_add(EPOCH) })
+    Some(Message::Begin { commit, at: input.i64()?.saturating_add(EPOCH), xid: input.u32()? })
 }
 
 fn commit<'a>(input: &mut Input<'a>) -> Option<Message<'a>> {

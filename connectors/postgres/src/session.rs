@@ -5,6 +5,7 @@ use crate::error::{sqlstate, undecodable};
 use crate::position::{Log, Lsn, Tables};
 use crate::sql::{Queries, Sql};
 use crate::types::Types;
+use crate::visible::Delivered;
 use crate::wire::Connection;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -120,6 +121,8 @@ impl Session {
 /// A few SQL connections, opened when needed, kept while they are good.
 pub(crate) struct Pool {
     config: Arc<PostgresConfig>,
+    /// What reads by key have to see.
+    pub(crate) handed_over: Arc<Delivered>,
     idle: Mutex<Vec<(Session, Instant)>>,
     permits: Semaphore,
 }
@@ -135,7 +138,7 @@ pub(crate) struct Lease<'a> {
 impl Pool {
     pub(crate) fn new(config: Arc<PostgresConfig>) -> Self {
         let permits = Semaphore::new(config.sql_connections.max(1));
-        Self { config, idle: Mutex::default(), permits }
+        Self { config, handed_over: Arc::default(), idle: Mutex::default(), permits }
     }
 
     /// A session that works: an idle one that still answers, or a new one.

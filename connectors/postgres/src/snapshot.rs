@@ -20,11 +20,13 @@ use crate::decode;
 use crate::error::{bug, undecodable};
 use crate::session::{Head, Lease, Pool};
 use crate::sql::{Queries, Sql};
+use crate::visible::Snapshot;
 use crate::wire::{ident, literal};
 use memchr::memchr;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 use tidemark_contract::{
     ErrorKind, Result, Row, RowBuilder, RowKey, ScanCursor, SourceError, TableId, TableRequest, Value,
 };
@@ -50,6 +52,7 @@ struct Reading<'a> {
     table: Table,
     shape: Shape,
     head: Head,
+    snapshot: Snapshot,
 }
 
 /// The rows that have the values of one of `keys` in `columns`.
@@ -59,13 +62,44 @@ pub(crate) struct Wanted<'a> {
     pub(crate) keys: &'a [RowKey],
 }
 
+/// What a read may not see yet is waited for this long. It is rarely more than a moment; only a synchronous standby that
+/// does not answer makes it longer, and then the read fails for now.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// As [`begin`], with a snapshot that holds every transaction the stream has handed over (see [`crate::visible`]).
+async fn begin_up_to_date<'a>(pool: &'a Pool, request: &TableRequest, compared: &[Box<str>]) -> Result<Reading<'a>> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let mut reading = begin(pool, request, compared).await?;
+        let missing = pool.handed_over.missing_in(&reading.snapshot);
+        if missing == 0 {
+            return Ok(reading);
+        }
+        reading.lease.session.connection.query("ending a read that came too early", "ROLLBACK").await?;
+        reading.lease.give_back();
+        if begun.elapsed() > VISIBLE_WITHIN {
+            let message = format!(
+                "{missing} transactions are in the log, but other sessions do not see them after {} s",
+                VISIBLE_WITHIN.as_secs()
+            );
+            return Err(SourceError::new(ErrorKind::Unreachable, message).hint(
+                "they wait for a synchronous standby: look at pg_stat_replication and synchronous_standby_names",
+            ));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
 /// Begins to read; values of the columns `compared` will be compared with literals, beside those of the key.
 async fn begin<'a>(pool: &'a Pool, request: &TableRequest, compared: &[Box<str>]) -> Result<Reading<'a>> {
     let mut lease = pool.lease().await?;
     let session = &mut lease.session;
     let name = sql_name(&request.table);
     let sql = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {name} IN ACCESS SHARE MODE; SELECT {}; {}",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {name} IN ACCESS SHARE MODE; \
+         SELECT {}, pg_current_snapshot()::text; {}",
         crate::session::HEAD,
         description_sql(&format!("c.oid = {}::regclass", literal(&name)))
     );
@@ -74,7 +108,10 @@ async fn begin<'a>(pool: &'a Pool, request: &TableRequest, compared: &[Box<str>]
     let (Some(head), Some(description)) = (results.next(), results.next()) else {
         return Err(undecodable("the server did not describe the table"));
     };
-    let head = session.parse_head(head.first().map_or(&[], |row| row))?;
+    let head: &[Option<String>] = head.first().map_or(&[], |row| row);
+    let snapshot = head.get(2).and_then(|text| Snapshot::parse(text.as_deref()?));
+    let snapshot = snapshot.ok_or_else(|| undecodable("the server told no usable snapshot"))?;
+    let head = session.parse_head(head)?;
     let description = description.into_iter().next().ok_or_else(|| catalog::missing_table(&request.table))?;
     let table = catalog::parse_description(description)?;
     let oids: Vec<u32> = table.columns().iter().map(|c| c.type_oid).collect();
@@ -91,7 +128,7 @@ async fn begin<'a>(pool: &'a Pool, request: &TableRequest, compared: &[Box<str>]
     if !key_types.is_empty() {
         see_operators(&mut session.connection, &request.table, &key_types).await?;
     }
-    Ok(Reading { lease, table, shape, head })
+    Ok(Reading { lease, table, shape, head, snapshot })
 }
 
 /// Makes the operators of key types that extensions brought visible until the transaction's end. Without them the server
@@ -202,7 +239,10 @@ pub(crate) async fn page(
     after: Option<&ScanCursor>,
     limit: usize,
 ) -> Result<Read> {
-    let reading = begin(pool, request, wanted.map_or(&[], |w| w.columns)).await?;
+    let reading = match wanted {
+        Some(wanted) => begin_up_to_date(pool, request, wanted.columns).await?,
+        None => begin(pool, request, &[]).await?,
+    };
     let key = reading.key();
     let list = key.join(", ");
     let mut conditions = Vec::new();
@@ -240,7 +280,7 @@ pub(crate) async fn rows_by_key(
     request: &TableRequest,
     keys: &[RowKey],
 ) -> Result<(Read, Vec<Option<Row>>)> {
-    let reading = begin(pool, request, &[]).await?;
+    let reading = begin_up_to_date(pool, request, &[]).await?;
     let condition = reading.is_one_of(&reading.shape.schema.key, keys)?;
     let select =
         format!("SELECT {} FROM {}{} WHERE {condition}", reading.columns(), reading.table.only(), reading.table.sql());

@@ -21,6 +21,7 @@ use crate::error::{bug, sqlstate, undecodable, unreachable};
 use crate::pgoutput::{EPOCH, Frame, Message};
 use crate::position::{self, History, Log, Lsn, Place, lost};
 use crate::sql::Queries;
+use crate::visible::Delivered;
 use crate::wire::{Connection, ident};
 use bytes::{BufMut, BytesMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -127,12 +128,13 @@ pub(crate) struct Opening {
     pub(crate) history: Arc<Mutex<History>>,
     /// Everything up to here is already delivered.
     pub(crate) from: Place,
+    pub(crate) handed_over: Arc<Delivered>,
 }
 
 impl Tail {
     /// Starts replication and the task that reads it.
     pub(crate) async fn start(opening: Opening) -> Result<Self> {
-        let Opening { mut connection, config, captures, log, history, from } = opening;
+        let Opening { mut connection, config, captures, log, history, from, handed_over } = opening;
         let limit = connection.value("asking for wal_sender_timeout", SENDER_TIMEOUT).await?;
         let limit = match limit.and_then(|ms| ms.parse().ok()) {
             None | Some(0) => Duration::from_secs(60),
@@ -143,7 +145,7 @@ impl Tail {
         let (sender, batches) = mpsc::channel(2);
         let now = Instant::now();
         let mut task = Task {
-            assembler: Assembler::new(&log, from),
+            assembler: Assembler::new(&log, from, handed_over),
             connection,
             config,
             captures,

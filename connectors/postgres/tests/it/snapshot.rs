@@ -2,8 +2,9 @@
 
 use crate::lab::{Lab, columns, show_row, snapshot, table};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
-use tidemark_contract::{Connector, ErrorKind, RowKey, TableId, TableRequest};
+use tidemark_contract::{Connector as _, ErrorKind, RowKey, SourceMessage, TableId, TableRequest, Value};
 
 #[tokio::test]
 async fn any_key_is_paged_without_gap_or_repeat() {
@@ -216,4 +217,45 @@ async fn a_session_that_the_server_ends_is_replaced() {
         lab.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidemark'");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+}
+
+/// The server sends a transaction to us before other sessions see it; a synchronous standby that is away makes the moment
+/// last. A row that is read again because of it must not be read as it was before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_by_key_sees_what_the_stream_has_told() {
+    let lab = Arc::new(Lab::new("CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (1, 1)"));
+    let connector = Arc::new(lab.connector());
+    let mut stream = connector.open_stream(&[table("t")], None).await.unwrap();
+    lab.sql("ALTER SYSTEM SET synchronous_standby_names = 'away'");
+    lab.sql("SELECT pg_reload_conf()");
+    let writer = tokio::task::spawn_blocking({
+        let lab = lab.clone();
+        move || {
+            // The reload reaches sessions a moment later: sooner or later an update has to wait.
+            while lab.sql("SHOW synchronous_standby_names") != "away" {}
+            lab.sql("UPDATE t SET x = 2")
+        }
+    });
+    let mut told = Vec::new();
+    while !told.iter().any(|m| matches!(m, SourceMessage::Commit(_))) {
+        stream.next(&mut told).await.unwrap();
+    }
+    let event = told.iter().find_map(|m| if let SourceMessage::Change(e) = m { Some(e) } else { None }).unwrap();
+    let key = RowKey::of(&event.row, &event.schema.key).unwrap();
+    assert_eq!(lab.sql("SELECT x FROM t"), "1", "others do not see it yet");
+    let mut read = tokio::spawn({
+        let connector = connector.clone();
+        async move {
+            let fetched = connector.fetch_rows(&table("t"), std::slice::from_ref(&key)).await.unwrap();
+            let found = connector.find_rows(&table("t"), &["id".into()], &[key], None, 10).await.unwrap();
+            (fetched.rows[0].clone().unwrap(), found.rows[0].clone())
+        }
+    });
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut read).await.is_err(), "it must wait");
+    lab.sql("ALTER SYSTEM RESET synchronous_standby_names");
+    lab.sql("SELECT pg_reload_conf()");
+    writer.await.unwrap();
+    let (fetched, found) = read.await.unwrap();
+    assert_eq!((fetched.get(1), found.get(1)), (Value::Int(2), Value::Int(2)));
+    stream.close().await.unwrap();
 }
