@@ -233,7 +233,7 @@ impl Daemon<'_> {
                 None if report.state == State::NeedsAttention => "a table needs attention".to_owned(),
                 None if Instant::now() > deadline => format!("still waiting after {} s", LIMIT.as_secs()),
                 None => {
-                    std::thread::sleep(Duration::from_millis(15));
+                    std::thread::sleep(Duration::from_millis(50));
                     continue;
                 }
             };

@@ -29,11 +29,9 @@ pub(crate) fn write_text(out: &mut Vec<u8>, s: &str) {
     out.push(b'"');
     let bytes = s.as_bytes();
     let mut from = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        let escape = ESCAPES[usize::from(*byte)];
-        if escape == 0 {
-            continue;
-        }
+    while let Some(at) = next_escape(bytes, from) {
+        let byte = bytes[at];
+        let escape = ESCAPES[usize::from(byte)];
         out.extend_from_slice(&bytes[from..at]);
         from = at + 1;
         out.push(b'\\');
@@ -46,6 +44,27 @@ pub(crate) fn write_text(out: &mut Vec<u8>, s: &str) {
     }
     out.extend_from_slice(&bytes[from..]);
     out.push(b'"');
+}
+
+/// The next byte from `from` on that a JSON string may not hold as it is. Looks at eight bytes at a time.
+#[inline]
+fn next_escape(bytes: &[u8], from: usize) -> Option<usize> {
+    let rest = &bytes[from..];
+    let (words, _) = rest.as_chunks::<8>();
+    let clean = words.iter().take_while(|word| !may_need_escape(u64::from_ne_bytes(**word))).count() * 8;
+    rest[clean..].iter().position(|byte| ESCAPES[usize::from(*byte)] != 0).map(|at| from + clean + at)
+}
+
+/// Whether one of eight bytes may be a control character, a quote or a backslash: certain if not.
+#[inline]
+fn may_need_escape(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The high bit of a byte is set if the byte was below `n` (up to 0x80), or if a lower byte was and borrowed.
+    let below = |x: u64, n: u64| x.wrapping_sub(ONES * n) & !x;
+    let quote = word ^ (ONES * u64::from(b'"'));
+    let backslash = word ^ (ONES * u64::from(b'\\'));
+    (below(word, 0x20) | below(quote, 1) | below(backslash, 1)) & HIGH != 0
 }
 
 /// The letter after the backslash for each byte that needs one; 0 for the others.
