@@ -41,6 +41,7 @@
 //! sent after its last saved cursor may be missing from it.
 
 use super::engine::Engine;
+use super::page::PageRow;
 use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
 use crate::loader::queue::{Op, Origin, Pending, Stage};
 use crate::loader::{Ledger as _, Why};
@@ -445,29 +446,29 @@ impl Engine {
         if !matches!(connector.covers(&head, &front.barrier), Ok(true)) {
             return false;
         }
-        let Some(chunk) = run.held.pop_front() else { return false };
-        let Some(bound) = self.bound_to(index, &chunk.schema) else { return false };
+        let Some(page) = run.held.pop_front() else { return false };
+        let Some(bound) = self.bound_to(index, &page.schema) else { return false };
         let Some(run) = self.tables[index].run() else { return false };
         let (number, force) = (run.next_chunk, run.force);
         run.next_chunk += 1;
-        let rows = chunk.rows.len() as u64;
+        let (rows, next) = (page.count, page.next.clone());
         run.rows_released += rows;
         let name = self.tables[index].name.clone();
         let origin = Origin::Chunk { table: index as u16, chunk: number };
         let mut remaining = 0;
-        for row in &chunk.rows {
-            let Some(key) = RowKey::of(row, &chunk.schema.key) else { continue };
+        for PageRow { key, applied, row } in page.into_rows(&bound) {
             if self.store.is_marked(&name, &key) {
                 continue;
             }
-            for (rule, program) in &bound {
-                remaining += usize::from(self.snapshot_row(rule, program, &key, row, origin, force, now));
+            for ((rule, program), applied) in bound.iter().zip(applied) {
+                let row = row.as_ref();
+                remaining += usize::from(self.snapshot_row(rule, program, &key, applied, row, origin, force, now));
             }
         }
         let table = &mut self.tables[index];
         table.outstanding += remaining;
         if let Some(run) = table.run() {
-            run.open.push_back(OpenChunk { number, remaining, rows, next: chunk.next });
+            run.open.push_back(OpenChunk { number, remaining, rows, next });
             if run.advance() {
                 self.rows_finished(index);
             }
@@ -501,12 +502,13 @@ impl Engine {
         rule: &Arc<Rule>,
         program: &BoundRule,
         key: &RowKey,
-        row: &Row,
+        applied: Applied,
+        row: Option<&Row>,
         origin: Origin,
         force: bool,
         now: Instant,
     ) -> bool {
-        match program.apply(row) {
+        match applied {
             Applied::Upsert { external_id, document, references } => {
                 let known = self.loader.ledger().hash(rule.id, &external_id);
                 if known == Some(document.hash()) && !force {
@@ -538,7 +540,8 @@ impl Engine {
                 let Some(id) = external_id.filter(|id| self.loader.ledger().hash(rule.id, id).is_some()) else {
                     return false;
                 };
-                match removal(rule.on_leave, program, row) {
+                let unknown = unknown_row(0);
+                match removal(rule.on_leave, program, row.unwrap_or(&unknown)) {
                     Ok(None) => {
                         self.loader.ledger().seen(rule.id, &id, self.generation_of(rule));
                         return false;

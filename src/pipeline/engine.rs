@@ -2,6 +2,7 @@
 //! as [`Event`]s; nothing here blocks.
 
 use super::ledger::LedgerView;
+use super::page::Page;
 use super::reread::Reread;
 use super::step::Steps;
 use super::table::{Life, Sweep, Table};
@@ -19,9 +20,7 @@ use crate::store::{DeadLetter, Record, Step, Store, StoreError, WriteOp};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidemark_contract::{
-    Connector, ErrorKind, FetchedRows, Lag, Position, RowKey, SnapshotChunk, SourceError, TableId,
-};
+use tidemark_contract::{Connector, ErrorKind, FetchedRows, Lag, Position, RowKey, ScanCursor, SourceError, TableId};
 use tokio::sync::mpsc;
 
 use super::tickets::Tickets;
@@ -48,7 +47,7 @@ const LAG: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Event {
     /// A page of a table, of the pass with this number.
-    Chunk { table: usize, pass: u32, result: tidemark_contract::Result<SnapshotChunk> },
+    Chunk { table: usize, pass: u32, result: tidemark_contract::Result<Page> },
     /// The CRM's answer.
     Answer { request: Request, result: crm::Result<Vec<Outcome>>, took: Duration },
     /// A durable step ended.
@@ -432,24 +431,37 @@ impl Engine {
         if self.stopping || self.folding.is_some() || self.window_is_full() {
             return;
         }
-        let limit = self.config.snapshot.chunk_rows.max(1);
-        for (index, table) in self.tables.iter_mut().enumerate() {
-            let (request, pass) = (table.request.clone(), table.pass);
-            let Some(run) = table.run() else { continue };
+        for index in 0..self.tables.len() {
+            let Some(run) = self.tables[index].run() else { continue };
             if run.is_reading || run.is_read || run.held.len() + run.open.len() >= OPEN_CHUNKS || run.held.len() >= 2 {
                 continue;
             }
             run.is_reading = true;
             let after = run.read_from.clone();
-            let (connector, events) = (self.connector.clone(), self.events.clone());
-            tokio::spawn(async move {
-                let result = connector.snapshot_chunk(&request, after.as_ref(), limit).await;
-                let _ = events.send(Event::Chunk { table: index, pass, result });
-            });
+            self.read_chunk(index, after, Duration::ZERO);
         }
     }
 
-    fn chunk_read(&mut self, index: usize, pass: u32, result: tidemark_contract::Result<SnapshotChunk>) {
+    /// Reads a page of the running pass in a task of its own, which also maps it.
+    fn read_chunk(&self, index: usize, after: Option<ScanCursor>, pause: Duration) {
+        let limit = self.config.snapshot.chunk_rows.max(1);
+        let table = &self.tables[index];
+        let (request, pass) = (table.request.clone(), table.pass);
+        let (schema, bound) = (table.schema.clone(), table.bound.clone());
+        let (connector, events) = (self.connector.clone(), self.events.clone());
+        tokio::spawn(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let result = match connector.snapshot_chunk(&request, after.as_ref(), limit).await {
+                Ok(chunk) => Ok(Page::of(chunk, &schema, &bound).await),
+                Err(error) => Err(error),
+            };
+            let _ = events.send(Event::Chunk { table: index, pass, result });
+        });
+    }
+
+    fn chunk_read(&mut self, index: usize, pass: u32, result: tidemark_contract::Result<Page>) {
         if self.tables[index].pass != pass {
             return;
         }
@@ -492,15 +504,12 @@ impl Engine {
 
     /// The same page once more, a little later.
     fn chunk_again(&mut self, index: usize, pass: u32) {
-        let (request, limit) = (self.tables[index].request.clone(), self.config.snapshot.chunk_rows.max(1));
         let Some(run) = self.tables[index].run() else { return };
+        // `is_reading` stays set: nobody else reads meanwhile.
         let after = run.read_from.clone();
-        let (connector, events) = (self.connector.clone(), self.events.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let result = connector.snapshot_chunk(&request, after.as_ref(), limit).await;
-            let _ = events.send(Event::Chunk { table: index, pass, result });
-        });
+        if self.tables[index].pass == pass {
+            self.read_chunk(index, after, Duration::from_secs(1));
+        }
     }
 
     // ---------------------------------------------------------------- sweeps

@@ -6,6 +6,7 @@
 //! | `engine` | the loop that owns all state |
 //! | `tail` | the task that owns the change stream |
 //! | `capture` | source messages and snapshot pages become changes of records; why nothing goes back in time |
+//! | `page` | pages of a table, mapped where they are read |
 //! | `reread` | rows that are read again by key |
 //! | `step` | what becomes durable together, and what may happen only afterwards |
 //! | `tickets` | which changes are settled |
@@ -17,6 +18,7 @@ mod capture;
 mod control;
 mod engine;
 mod ledger;
+mod page;
 mod report;
 mod reread;
 mod start;

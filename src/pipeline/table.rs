@@ -1,10 +1,11 @@
 //! A table's life: waiting, being read, live, or in need of somebody.
 
+use super::page::Page;
 use crate::mapping::{BoundRule, Rule};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use tidemark_contract::{ScanCursor, SnapshotChunk, TableRequest, TableSchema};
+use tidemark_contract::{ScanCursor, TableRequest, TableSchema};
 
 /// What a table is doing. The tail feeds it in every state but `NeedsAttention`.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct SnapshotRun {
     /// The last page has been read.
     pub is_read: bool,
     /// Pages that wait for the tail to reach their barrier.
-    pub held: VecDeque<SnapshotChunk>,
+    pub held: VecDeque<Page>,
     /// Pages whose records are on their way, oldest first.
     pub open: VecDeque<OpenChunk>,
     /// Number of the next page to be opened.
