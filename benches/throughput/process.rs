@@ -41,17 +41,28 @@ pub fn ended_children_cpu() -> Duration {
 
 /// CPU time of a server that starts a process for each session: itself, its children, and those that have ended.
 pub fn server_cpu(pid: u32) -> Duration {
-    let Some(server) = stat(&pid.to_string()) else { return Duration::ZERO };
+    let ended = || stat(&pid.to_string()).map(|server| (server.own, server.children));
+    loop {
+        let Some((own, before)) = ended() else { return Duration::ZERO };
+        let running = children(pid);
+        // A child that ended in between would be missed or counted twice.
+        if ended().is_none_or(|(_, after)| after == before) {
+            return time(own + before + running);
+        }
+    }
+}
+
+/// Ticks of the children of a process that have not been waited for.
+fn children(pid: u32) -> u64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let children = processes
+    processes
         .filter_map(|entry| {
             let name = entry.file_name();
             let name = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?;
             stat(name).filter(|stat| stat.parent == pid)
         })
         .map(|stat| stat.own)
-        .sum::<u64>();
-    time(server.own + server.children + children)
+        .sum()
 }
 
 /// The most memory that a process had resident so far, in bytes; 0 if it is gone.

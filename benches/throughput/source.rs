@@ -109,6 +109,8 @@ impl Source {
             return Err(format!("{name}: {status}").into());
         }
         let client = ended_children_cpu() - children;
+        // The session's own process leaves a moment later.
+        std::thread::sleep(Duration::from_millis(100));
         Ok(Run { name: name.into(), rows, wall, client, server: self.cpu() - server, crm: None, memory })
     }
 
