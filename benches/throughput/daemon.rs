@@ -40,7 +40,7 @@ phone = "c.phone"
 address = { object = { street = "c.street", city = "c.city", country = "c.country" } }
 credit_limit = "c.credit_limit"
 tier = "case when c.credit_limit >= 50000 then 'gold' when c.credit_limit >= 10000 then 'silver' else 'standard' end"
-active = "c.active"
+active = "cast(c.active as boolean)"
 created_at = "c.created_at"
 updated_at = "c.updated_at"
 attributes = "c.attributes"
@@ -130,20 +130,15 @@ impl<'a> Tenant<'a> {
         };
         let text = format!(
             "tidemark = 1\ntenant = \"{name}\"\n\
-             [source]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"{DATABASE}\"\nuser = \"{USER}\"\n\
-             tls = {{ mode = \"disable\" }}\ntime_zone = \"UTC\"\n\
-             [source.postgres]\nslot = \"tidemark_{name}\"\npublication = \"tidemark_{name}\"\n\
+             [source]\nhost = \"127.0.0.1\"\ndatabase = \"{DATABASE}\"\nuser = \"{USER}\"\n\
+             tls = {{ mode = \"disable\" }}\ntime_zone = \"UTC\"\n{}\n\
              [mapping]\npack = \"./mapping.toml\"\n[crm]\n{crm}\n[state]\ndir = \"./state\"\n",
-            source.cluster.port(),
+            source.engine(name),
         );
         std::fs::write(dir.join("tenant.toml"), text)?;
         let client = Client::new(&dir.join("state").join("admin.sock"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { name: name.to_owned(), dir, source, target, client, runtime, profile })
-    }
-
-    pub fn slot(&self) -> String {
-        format!("tidemark_{}", self.name)
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
@@ -269,10 +264,10 @@ impl Daemon<'_> {
     /// Waits until the server was told that it may forget everything before `place`.
     pub fn confirmed(&mut self, place: &str) -> Result<(), Failure> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.tenant.source.is_confirmed(&self.tenant.slot(), place)? {
+        while !self.tenant.source.is_confirmed(&self.tenant.name, place)? {
             if Instant::now() > deadline {
                 let words = self.tenant.last_words();
-                return Err(format!("{}: the slot did not move on to {place}\n{words}", self.tenant.name).into());
+                return Err(format!("{}: the server does not know of {place}\n{words}", self.tenant.name).into());
             }
             std::thread::sleep(Duration::from_millis(50));
         }

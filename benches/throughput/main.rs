@@ -10,7 +10,7 @@ mod table;
 
 use clap::Parser;
 use daemon::{DevCrm, Target, Tenant, is_live, settled};
-use source::{Backlog, Source};
+use source::{Backlog, Server, Source};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,9 +19,12 @@ use tidemark::status::StatusReport;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// How fast rows and changes go through, beside psql and pg_recvlogical on the same data.
+/// How fast rows and changes go through, beside what the database's own tools make of the same data.
 #[derive(Parser)]
 struct Options {
+    /// The server.
+    #[arg(long, value_enum, default_value = "postgres")]
+    source: Server,
     /// Rows of the table; the changes of the tail are half as many.
     #[arg(long, env = "TIDEMARK_BENCH_ROWS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     rows: u64,
@@ -97,12 +100,12 @@ fn run(options: &Options, report: &mut Report) -> Result<(), Failure> {
         std::fs::create_dir_all(profiles)?;
     }
     say(&format!("a server with {} rows", grouped(options.rows)));
-    let source = Source::start(options.rows)?;
-    let version = source.sql("SHOW server_version")?;
+    let source = Source::start(options.source, options.rows)?;
     report.note(format!(
-        "{machine}; PostgreSQL {version}; {} rows of {} B (COPY text).",
+        "{machine}; {}; {} rows of {}.",
+        source.version()?,
         grouped(options.rows),
-        source.row_bytes()?
+        source.row_bytes(options.rows)?
     ));
     let crm = if options.has(Part::Loopback) { Some(DevCrm::start(dir.path())?) } else { None };
     let null = options.has(Part::Null).then_some(("null", Target::Null));
@@ -122,9 +125,8 @@ fn run(options: &Options, report: &mut Report) -> Result<(), Failure> {
     {
         unchanged(report, &source, tenant)?;
     }
-    // A slot that nobody drains any more would keep the log.
     for tenant in tenants.iter().skip(1) {
-        source.sql(&format!("SELECT pg_drop_replication_slot('{}')", tenant.slot()))?;
+        source.forget(&tenant.name)?;
     }
     if options.has(Part::Giant) {
         giant(report, &source, tenants.first())?;
@@ -135,7 +137,7 @@ fn run(options: &Options, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The whole table into each CRM, beside COPY.
+/// The whole table into each CRM, beside the vendor's tool.
 fn snapshot(report: &mut Report, source: &Source, tenants: &[Tenant<'_>]) -> Result<(), Failure> {
     say("snapshot");
     let limit = source.copy(3)?;
@@ -151,11 +153,12 @@ fn snapshot(report: &mut Report, source: &Source, tenants: &[Tenant<'_>]) -> Res
     Ok(())
 }
 
-/// A backlog of many transactions into each CRM, beside pg_recvlogical.
+/// A backlog of many transactions into each CRM, beside the vendor's reader of the log.
 fn tail(options: &Options, report: &mut Report, source: &Source, tenants: &[Tenant<'_>]) -> Result<(), Failure> {
     say("tail");
-    source.open_limit_slot()?;
-    let backlog = source.write_backlog(options.changes.unwrap_or(options.rows / 2), options.transactions)?;
+    source.keep_log()?;
+    let backlog =
+        source.write_backlog(source.rows, options.changes.unwrap_or(options.rows / 2), options.transactions)?;
     report.note(format!(
         "The tail's backlog: {} changes (60 % inserts, 36 % updates, 4 % deletes) in {} transactions.",
         grouped(backlog.changes),
@@ -170,7 +173,7 @@ fn tail(options: &Options, report: &mut Report, source: &Source, tenants: &[Tena
     Ok(())
 }
 
-/// Drains a backlog and sees to it that the slot has moved on.
+/// Drains a backlog and sees to it that the server knows.
 fn drain(tenant: &Tenant<'_>, backlog: &Backlog, scene: &str, name: &str) -> Result<Run, Failure> {
     let is_drained = |report: &StatusReport| {
         is_live(report) && report.tables[0].changes >= backlog.changes && settled(report) >= backlog.changes
@@ -217,7 +220,7 @@ fn unchanged(report: &mut Report, source: &Source, tenant: &Tenant<'_>) -> Resul
 /// One transaction that updates every row.
 fn giant(report: &mut Report, source: &Source, tenant: Option<&Tenant<'_>>) -> Result<(), Failure> {
     say("one giant transaction");
-    source.open_limit_slot()?;
+    source.keep_log()?;
     let backlog = source.write_giant()?;
     let limit = source.receive(&backlog)?;
     let limit = Run { name: format!("{}, one transaction", limit.name), ..limit };

@@ -1,15 +1,13 @@
-//! The vendor's database, and the tools that show how fast it can give its rows away.
+//! PostgreSQL, beside `psql` and `pg_recvlogical`.
 
+use super::{Backlog, DATABASE, USER, Vendor};
 use crate::Failure;
-use crate::process::{ended_children_cpu, peak_memory, server_cpu};
-use crate::table::Run;
+use crate::process::server_cpu;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidemark_throwaway::{PostgresCluster, PostgresOptions};
 
-pub const DATABASE: &str = "shop";
-pub const USER: &str = "tidemark";
 /// Slot and publication of the limit tool.
 const LIMIT: &str = "limit_tool";
 
@@ -40,21 +38,12 @@ INSERT INTO customers SELECT
 FROM generate_series(first, last) n $$;";
 
 /// The database with its table.
-pub struct Source {
-    pub cluster: PostgresCluster,
+pub struct Postgres {
+    cluster: PostgresCluster,
     bin: PathBuf,
-    pub rows: u64,
 }
 
-/// A backlog in the log.
-pub struct Backlog {
-    pub changes: u64,
-    pub transactions: u64,
-    /// The log's head behind it.
-    pub end: String,
-}
-
-impl Source {
+impl Postgres {
     pub fn start(rows: u64) -> Result<Self, Failure> {
         let options = PostgresOptions::default()
             .setting("shared_buffers", "1GB")
@@ -70,20 +59,7 @@ impl Source {
         cluster.psql_in(DATABASE, &format!("SELECT make(1, {rows})"))?;
         // As it lies in a database that has been running for a while.
         cluster.psql_in(DATABASE, "VACUUM (FREEZE, ANALYZE) customers; CHECKPOINT")?;
-        Ok(Self { cluster, bin, rows })
-    }
-
-    pub fn sql(&self, sql: &str) -> Result<String, Failure> {
-        Ok(self.cluster.psql_in(DATABASE, sql)?)
-    }
-
-    /// Number of a query's single answer.
-    pub fn number(&self, sql: &str) -> Result<u64, Failure> {
-        Ok(self.sql(sql)?.parse()?)
-    }
-
-    pub fn cpu(&self) -> Duration {
-        self.cluster.pid().map_or(Duration::ZERO, server_cpu)
+        Ok(Self { cluster, bin })
     }
 
     fn tool(&self, program: &str) -> Command {
@@ -93,69 +69,65 @@ impl Source {
         command
     }
 
-    /// Runs a tool to its end and accounts for it.
-    fn limit(&self, name: &str, rows: u64, mut command: Command) -> Result<Run, Failure> {
-        let (children, server, begun) = (ended_children_cpu(), self.cpu(), Instant::now());
-        let mut child = command.spawn()?;
-        let mut memory = 0;
-        let (status, wall) = loop {
-            memory = memory.max(peak_memory(child.id()));
-            match child.try_wait()? {
-                Some(status) => break (status, begun.elapsed()),
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        if !status.success() {
-            return Err(format!("{name}: {status}").into());
-        }
-        let client = ended_children_cpu() - children;
-        // The session's own process leaves a moment later.
-        std::thread::sleep(Duration::from_millis(100));
-        Ok(Run { name: name.into(), rows, wall, client, server: self.cpu() - server, crm: None, memory })
+    fn head(&self) -> Result<String, Failure> {
+        self.sql("SELECT pg_current_wal_flush_lsn()")
+    }
+}
+
+impl Vendor for Postgres {
+    fn version(&self) -> Result<String, Failure> {
+        Ok(format!("PostgreSQL {}", self.sql("SHOW server_version")?))
     }
 
-    /// `COPY … TO STDOUT` of the whole table to /dev/null: the best of `times`, after one that warms the caches.
-    pub fn copy(&self, times: usize) -> Result<Run, Failure> {
-        let mut best: Option<Run> = None;
-        for turn in 0..=times {
-            let mut command = self.tool("psql");
-            command.args(["-X", "-q", "-c", "COPY (SELECT * FROM customers) TO STDOUT"]);
-            let run = self.limit("psql: COPY … TO STDOUT > /dev/null", self.rows, command)?;
-            if turn > 0 && best.as_ref().is_none_or(|best| run.wall < best.wall) {
-                best = Some(run);
-            }
-        }
-        best.ok_or_else(|| "COPY was not run".into())
+    fn engine(&self, tenant: &str) -> String {
+        format!(
+            "engine = \"postgres\"\nport = {}\n[source.postgres]\nslot = \"tidemark_{tenant}\"\n\
+             publication = \"tidemark_{tenant}\"",
+            self.cluster.port()
+        )
     }
 
-    /// Bytes of a row as COPY writes it, on average.
-    pub fn row_bytes(&self) -> Result<u64, Failure> {
+    fn sql(&self, sql: &str) -> Result<String, Failure> {
+        Ok(self.cluster.psql_in(DATABASE, sql)?)
+    }
+
+    fn cpu(&self) -> Duration {
+        self.cluster.pid().map_or(Duration::ZERO, server_cpu)
+    }
+
+    fn row_bytes(&self, rows: u64) -> Result<String, Failure> {
+        let rows = rows.min(10_000);
         let mut command = self.tool("psql");
-        command.args(["-X", "-q", "-c", "COPY (SELECT * FROM customers WHERE id <= 10000) TO STDOUT"]);
+        let copy = format!("COPY (SELECT * FROM customers WHERE id <= {rows}) TO STDOUT");
+        command.args(["-X", "-q", "-c", &copy]);
         let bytes = command.stdout(Stdio::piped()).output()?.stdout.len() as u64;
-        Ok(bytes / self.rows.min(10_000))
+        Ok(format!("{} B (COPY text)", bytes / rows))
     }
 
-    /// From here on the log is kept for the limit tool.
-    pub fn open_limit_slot(&self) -> Result<(), Failure> {
+    fn whole_table(&self) -> (&'static str, Command) {
+        let mut command = self.tool("psql");
+        command.args(["-X", "-q", "-c", "COPY (SELECT * FROM customers) TO STDOUT"]);
+        ("psql: COPY … TO STDOUT > /dev/null", command)
+    }
+
+    fn keep_log(&self) -> Result<(), Failure> {
         self.sql(&format!("SELECT pg_create_logical_replication_slot('{LIMIT}', 'pgoutput')")).map(drop)
     }
 
-    /// Drains the limit tool's slot with pg_recvlogical to /dev/null, and drops it.
-    pub fn receive(&self, backlog: &Backlog) -> Result<Run, Failure> {
+    fn log_reader(&self, backlog: &Backlog) -> Result<(&'static str, Command), Failure> {
         let mut command = self.tool("pg_recvlogical");
         command.args(["--slot", LIMIT, "--start", "--no-loop", "--endpos", &backlog.end, "-f", "-"]);
         command.args(["-o", "proto_version=1", "-o", &format!("publication_names={LIMIT}")]);
-        let run = self.limit("pg_recvlogical (pgoutput) > /dev/null", backlog.changes, command)?;
-        self.sql(&format!("SELECT pg_drop_replication_slot('{LIMIT}')"))?;
-        Ok(run)
+        Ok(("pg_recvlogical (pgoutput) > /dev/null", command))
     }
 
-    /// Writes changes of many transactions: 60 % inserts, 36 % updates, 4 % deletes, each of another row.
-    pub fn write_backlog(&self, changes: u64, transactions: u64) -> Result<Backlog, Failure> {
+    fn log_was_read(&self) -> Result<(), Failure> {
+        self.sql(&format!("SELECT pg_drop_replication_slot('{LIMIT}')")).map(drop)
+    }
+
+    fn write_backlog(&self, rows: u64, changes: u64, transactions: u64) -> Result<Backlog, Failure> {
         let (inserts, updates, deletes) =
             (changes * 6 / 10 / transactions, changes * 36 / 100 / transactions, changes * 4 / 100 / transactions);
-        let rows = self.rows;
         // 7919 is a prime that divides no round number: the rows are scattered, and none comes twice.
         self.sql(&format!(
             "DO $$ DECLARE t bigint; BEGIN
@@ -173,22 +145,23 @@ impl Source {
         Ok(Backlog { changes: (inserts + updates + deletes) * transactions, transactions, end: self.head()? })
     }
 
-    /// Updates every row in one transaction.
-    pub fn write_giant(&self) -> Result<Backlog, Failure> {
+    fn write_giant(&self) -> Result<Backlog, Failure> {
         self.sql(
             "UPDATE customers SET credit_limit = coalesce(credit_limit, 0) + 0.25, updated_at = updated_at + interval '1 day'",
         )?;
-        Ok(Backlog { changes: self.number("SELECT count(*) FROM customers")?, transactions: 1, end: self.head()? })
+        let changes = self.sql("SELECT count(*) FROM customers")?.parse()?;
+        Ok(Backlog { changes, transactions: 1, end: self.head()? })
     }
 
-    fn head(&self) -> Result<String, Failure> {
-        self.sql("SELECT pg_current_wal_flush_lsn()")
-    }
-
-    /// Whether the server may forget everything before this place, as far as a slot goes.
-    pub fn is_confirmed(&self, slot: &str, place: &str) -> Result<bool, Failure> {
-        let sql =
-            format!("SELECT confirmed_flush_lsn >= '{place}' FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    fn is_confirmed(&self, tenant: &str, place: &str) -> Result<bool, Failure> {
+        let sql = format!(
+            "SELECT confirmed_flush_lsn >= '{place}' FROM pg_replication_slots WHERE slot_name = 'tidemark_{tenant}'"
+        );
         Ok(self.sql(&sql)? == "t")
+    }
+
+    fn forget(&self, tenant: &str) -> Result<(), Failure> {
+        // A slot that nobody drains any more would keep the log.
+        self.sql(&format!("SELECT pg_drop_replication_slot('tidemark_{tenant}')")).map(drop)
     }
 }
