@@ -4,7 +4,7 @@ use crate::scene;
 use crate::support::crm::{Arrival, Crm, Fault};
 use crate::support::source::Source;
 use crate::support::workload::Workload;
-use crate::support::{judge, source};
+use crate::support::{Vendor, judge, source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -104,7 +104,8 @@ async fn the_judge_sees_time_go_backwards() {
         version,
         status: "updated",
     };
-    let judged = async |history: &[Arrival]| judge::judge_history(&client, history).await.len();
+    let states = source.states(&client).await;
+    let judged = async |history: &[Arrival]| judge::judge_history(&states, history).len();
     assert_eq!(judged(&[arrival(Some(first), 1), arrival(Some(second), 2), arrival(None, 3)]).await, 0);
     assert_eq!(
         judged(&[arrival(Some(second), 1), arrival(Some(second), 1), arrival(None, 2), arrival(None, 2)]).await,

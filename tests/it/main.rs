@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod mysql;
 mod postgres;
 mod scenarios;
 mod support;

@@ -1,7 +1,8 @@
 //! The real program as a child process, with a tenant file of the test's making.
 
+use super::Vendor;
 use super::crm::{Crm, TOKEN};
-use super::source::{PASSWORD, Source};
+use super::source::PASSWORD;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -14,6 +15,8 @@ use tempfile::TempDir;
 pub struct Tenant {
     dir: TempDir,
     port: u16,
+    /// The line of the engine, and the engine's own table.
+    pub engine: String,
     pub source_port: u16,
     pub database: String,
     pub pack: PathBuf,
@@ -33,13 +36,14 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    pub fn new(source: &Source, crm: &Crm, pack: &str) -> Self {
+    pub fn new(source: &impl Vendor, crm: &Crm, pack: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         Self {
             dir: tempfile::tempdir().expect("a directory"),
             port,
-            source_port: source.cluster.port(),
-            database: source.database.into(),
+            engine: source.engine(),
+            source_port: source.port(),
+            database: source.database().into(),
             pack: super::source::repository(pack),
             crm_url: crm.base_url(),
             source_password: PASSWORD.into(),
@@ -74,16 +78,13 @@ impl Tenant {
             r#"tidemark = 1
 tenant = "e2e"
 [source]
-engine = "postgres"
 host = "127.0.0.1"
 port = {source_port}
 database = "{database}"
 user = "tidemark"
 password = {{ env = "SOURCE_PASSWORD" }}
 tls = {{ mode = "disable" }}
-[source.postgres]
-slot = "tidemark_e2e"
-publication = "tidemark_e2e"
+{engine}
 [mapping]
 pack = "{pack}"
 [crm]
@@ -108,6 +109,7 @@ listen = "127.0.0.1:{port}"
 log = {{ level = "{level}", format = "json" }}
 {extra}
 "#,
+            engine = self.engine,
             source_port = self.source_port,
             database = self.database,
             pack = self.pack.display(),

@@ -3,7 +3,6 @@
 use super::crm::{Arrival, Content};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
 
 /// The first differences between what should be and what is, one line each; empty if there are none.
 pub fn differences(wanted: &Content, got: &Content, limit: usize) -> Vec<String> {
@@ -58,14 +57,13 @@ pub fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// Every state a record ever had, in order: (rev, whether the record was to be there).
-type States = BTreeMap<(String, String), Vec<(i64, bool)>>;
+pub type States = BTreeMap<(String, String), Vec<(i64, bool)>>;
 
-/// The account that the source's triggers kept, by entity and external id.
-async fn states(client: &Client) -> States {
-    let rows = client.query("SELECT source, key, rev, present FROM judge.states ORDER BY rev", &[]).await;
+/// The account that the source's triggers kept, as `(table, external id, rev, present)` in the order of `rev`, by entity and
+/// external id.
+pub fn states(rows: impl IntoIterator<Item = (String, String, i64, bool)>) -> States {
     let mut all = States::new();
-    for row in rows.expect("the account can be read") {
-        let (source, key): (String, String) = (row.get(0), row.get(1));
+    for (source, key, rev, present) in rows {
         let entities: &[&str] = match source.as_str() {
             "Customers" => &["account", "contact"],
             "Suppliers" => &["account"],
@@ -75,7 +73,7 @@ async fn states(client: &Client) -> States {
             _ => &["order_line"],
         };
         for entity in entities {
-            all.entry(((*entity).into(), key.clone())).or_default().push((row.get(2), row.get(3)));
+            all.entry(((*entity).into(), key.clone())).or_default().push((rev, present));
         }
     }
     all
@@ -83,8 +81,7 @@ async fn states(client: &Client) -> States {
 
 /// What is wrong with the history: a record that received an older state after a newer one (whatever the CRM answered),
 /// or a state that the source never had.
-pub async fn judge_history(client: &Client, history: &[Arrival]) -> Vec<String> {
-    let states = states(client).await;
+pub fn judge_history(states: &States, history: &[Arrival]) -> Vec<String> {
     let mut at: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut versions: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut wrong = Vec::new();

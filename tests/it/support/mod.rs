@@ -5,6 +5,8 @@ pub mod crm;
 pub mod daemon;
 mod http;
 pub mod judge;
+pub mod mysql;
+pub mod session;
 pub mod source;
 pub mod workload;
 
@@ -12,12 +14,30 @@ use crm::{Content, Crm};
 use daemon::{Daemon, Tenant};
 use source::Source;
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
+
+/// A vendor's server with the database of a scene.
+pub trait Vendor {
+    /// The judge's connection.
+    type Client;
+
+    fn port(&self) -> u16;
+
+    fn database(&self) -> &str;
+
+    /// Its part of the tenant file: the rest of `[source]`, and the engine's own table.
+    fn engine(&self) -> String;
+
+    /// What the CRM must hold now, in the vendor's own SQL.
+    async fn wanted(&self, client: &Self::Client, oracle: &str) -> Content;
+
+    /// Every state that each record ever had.
+    async fn states(&self, client: &Self::Client) -> judge::States;
+}
 
 /// Northwind, a CRM with its model, and a tenant between them.
-pub struct Scene {
-    pub source: Source,
-    pub client: Client,
+pub struct Scene<V: Vendor = Source> {
+    pub source: V,
+    pub client: V::Client,
     pub crm: Crm,
     pub tenant: Tenant,
     pub oracle: String,
@@ -49,7 +69,9 @@ impl Scene {
         let client = source.connect().await;
         Self { source, client, crm, tenant, oracle }
     }
+}
 
+impl<V: Vendor> Scene<V> {
     pub fn start(&self) -> Daemon {
         self.tenant.start(&self.crm)
     }
@@ -99,7 +121,7 @@ impl Scene {
     /// Judges what arrived: no record went back in time, and the contract was kept.
     pub async fn in_order(&self) {
         let history = self.crm.history();
-        let wrong = judge::judge_history(&self.client, &history).await;
+        let wrong = judge::judge_history(&self.source.states(&self.client).await, &history);
         let first = wrong.iter().take(8).cloned().collect::<Vec<_>>().join("\n");
         assert!(
             wrong.is_empty(),

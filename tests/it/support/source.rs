@@ -1,6 +1,7 @@
 //! The vendor's database: Northwind in a throwaway cluster, with what the judge needs added to it.
 
 use super::crm::Content;
+use super::{Vendor, judge};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub fn repository(path: &str) -> PathBuf {
 }
 
 /// Whether a test without its server is a failure.
-fn everything_is_required() -> bool {
+pub fn everything_is_required() -> bool {
     std::env::var("TIDEMARK_REQUIRE_ALL").is_ok_and(|v| v == "1")
 }
 
@@ -91,9 +92,25 @@ impl Source {
         tokio::spawn(connection);
         client
     }
+}
+
+impl Vendor for Source {
+    type Client = Client;
+
+    fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
+    fn database(&self) -> &str {
+        self.database
+    }
+
+    fn engine(&self) -> String {
+        "engine = \"postgres\"\n[source.postgres]\nslot = \"tidemark_e2e\"\npublication = \"tidemark_e2e\"".into()
+    }
 
     /// What the CRM must hold now, by a query of three columns: entity, external id, fields as JSON text.
-    pub async fn wanted(&self, client: &Client, oracle: &str) -> Content {
+    async fn wanted(&self, client: &Client, oracle: &str) -> Content {
         let mut content = Content::new();
         for row in client.query(oracle, &[]).await.expect("the oracle's query runs") {
             let (entity, id, fields): (String, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -102,6 +119,12 @@ impl Source {
             content.entry(entity).or_default().insert(id, fields);
         }
         content
+    }
+
+    async fn states(&self, client: &Client) -> judge::States {
+        let rows = client.query("SELECT source, key, rev, present FROM judge.states ORDER BY rev", &[]).await;
+        let rows = rows.expect("the account can be read");
+        judge::states(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))))
     }
 }
 

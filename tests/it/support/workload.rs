@@ -1,12 +1,12 @@
 //! Random changes to Northwind, the same ones for the same seed on the same rows.
 
+use super::session::Session;
 use tidemark_conformance::Rng;
-use tokio_postgres::Client;
 
 /// Makes changes on one connection.
 pub struct Workload {
     rng: Rng,
-    client: Client,
+    session: Session,
     next: i64,
     /// Transactions that committed, and those that were rolled back (on purpose, or because the source refused).
     pub committed: u64,
@@ -16,8 +16,13 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn new(seed: u64, client: Client) -> Self {
-        Self { rng: Rng::new(seed), client, next: 20_000, committed: 0, rolled_back: 0, changes: 0 }
+    pub fn new(seed: u64, session: impl Into<Session>) -> Self {
+        Self { rng: Rng::new(seed), session: session.into(), next: 20_000, committed: 0, rolled_back: 0, changes: 0 }
+    }
+
+    /// Leaves out numbers of new rows, for those that another workload has used.
+    pub fn skip(&mut self, numbers: i64) {
+        self.next += numbers;
     }
 
     /// Makes transactions until `changes` statements have been committed.
@@ -37,21 +42,16 @@ impl Workload {
         }
         let give_up = self.rng.one_in(12);
         let end = if give_up { "ROLLBACK" } else { "COMMIT" };
-        let sql = format!("BEGIN; {}; {end}", statements.join("; "));
-        match self.client.batch_execute(&sql).await {
-            Ok(()) if give_up => self.rolled_back += 1,
-            Ok(()) => {
-                self.committed += 1;
-                self.changes += statements.len() as u64;
-            }
-            Err(error) => {
-                // The source's own rules (keys in use, rows referred to) refuse some: those are rollbacks too.
-                assert!(error.as_db_error().is_some(), "the source failed: {error}");
-                let code = error.code().map_or("", |c| c.code());
-                assert!(code.starts_with("23"), "a statement of the workload is wrong: {error:?}\n{sql}");
-                self.client.batch_execute("ROLLBACK").await.expect("rolls back");
+        statements.push(end.to_owned());
+        if self.session.transaction(&statements).await {
+            if give_up {
                 self.rolled_back += 1;
+            } else {
+                self.committed += 1;
+                self.changes += statements.len() as u64 - 1;
             }
+        } else {
+            self.rolled_back += 1;
         }
     }
 
@@ -82,7 +82,9 @@ impl Workload {
     /// An expression for the key of some row.
     fn some(&mut self, table: &str, key: &str) -> String {
         let salt = self.rng.next_u64();
-        format!("(SELECT {key} FROM northwind.{table} ORDER BY md5({key}::text || '{salt}') LIMIT 1)")
+        // MySQL changes no table that a subquery of the statement reads, unless it is one level further down.
+        let order = self.session.hash(&format!("concat({key}, '{salt}')"));
+        format!("(SELECT i FROM (SELECT {key} AS i FROM northwind.{table} ORDER BY {order} LIMIT 1) s)")
     }
 
     /// One of few keys, so that deleted ones come back.
@@ -106,8 +108,10 @@ impl Workload {
         let supplier = self.some("\"Suppliers\"", "\"SupplierID\"");
         let line = {
             let salt = self.rng.next_u64();
+            let order = self.session.hash(&format!("concat(\"OrderID\", '.', \"ProductID\", '{salt}')"));
             format!(
-                "ctid = (SELECT ctid FROM northwind.\"Order Details\" ORDER BY md5(\"OrderID\"::text || \"ProductID\" || '{salt}') LIMIT 1)"
+                "(\"OrderID\", \"ProductID\") = (SELECT o, p FROM (SELECT \"OrderID\" AS o, \"ProductID\" AS p FROM northwind.\"Order Details\"
+                 ORDER BY {order} LIMIT 1) s)"
             )
         };
         let price = format!("{}.{:04}", self.rng.below(500), self.rng.below(10_000));
@@ -116,7 +120,7 @@ impl Workload {
             0..=2 => {
                 let key = self.customer_key();
                 one(format!("INSERT INTO northwind.\"Customers\" (\"CustomerID\", \"CompanyName\", \"ContactName\", \"Country\", \"City\")
-                     VALUES ('{key}', ' {c} ', left({a}, 30), left({b}, 15), 'x') ON CONFLICT DO NOTHING"))
+                     VALUES ('{key}', ' {c} ', left({a}, 30), left({b}, 15), 'x') {}", self.session.or_leave("CustomerID")))
             }
             3 | 4 => one(format!("UPDATE northwind.\"Customers\" SET \"CompanyName\" = '{c}', \"Region\" = left({a}, 15),
                      \"Country\" = CASE WHEN {small} < 20 THEN 'Germany' ELSE left({b}, 15) END WHERE \"CustomerID\" = {customer}")),
@@ -143,12 +147,12 @@ impl Workload {
                 let other = self.some("\"Products\"", "\"ProductID\"");
                 vec![
                     format!("INSERT INTO northwind.\"Orders\" (\"OrderID\", \"CustomerID\", \"EmployeeID\", \"OrderDate\", \"Freight\", \"ShipName\")
-                         VALUES ({id}, {customer}, {employee}, '2024-01-01'::timestamp + {small} * interval '1 hour', {price}, {a})"),
-                    format!("INSERT INTO northwind.\"Order Details\" VALUES ({id}, {product}, {price}, {small}, 0.15)"),
-                    format!("INSERT INTO northwind.\"Order Details\" VALUES ({id}, {other}, 1.5, 1, 0) ON CONFLICT DO NOTHING"),
+                         VALUES ({id}, {customer}, {employee}, {}, {price}, {a})", self.session.hours_later(small)),
+                    format!("INSERT INTO northwind.\"Order Details\" (\"OrderID\", \"ProductID\", \"UnitPrice\", \"Quantity\", \"Discount\") VALUES ({id}, {product}, {price}, {small}, 0.15)"),
+                    format!("INSERT INTO northwind.\"Order Details\" (\"OrderID\", \"ProductID\", \"UnitPrice\", \"Quantity\", \"Discount\") VALUES ({id}, {other}, 1.5, 1, 0) {}", self.session.or_leave("OrderID")),
                 ]
             }
-            13 | 14 => one(format!("UPDATE northwind.\"Orders\" SET \"Freight\" = {price}, \"ShippedDate\" = now()::timestamp(0),
+            13 | 14 => one(format!("UPDATE northwind.\"Orders\" SET \"Freight\" = {price}, \"ShippedDate\" = localtimestamp(0),
                      \"ShipCity\" = left({a}, 15), \"CustomerID\" = {customer} WHERE \"OrderID\" = {order}")),
             15 => vec![
                 format!("DELETE FROM northwind.\"Order Details\" WHERE \"OrderID\" = {order}"),
@@ -169,8 +173,8 @@ impl Workload {
             22 => one(format!("UPDATE northwind.\"Employees\" SET \"Title\" = left({a}, 20), \"FirstName\" = left('{c}', 10) WHERE \"EmployeeID\" = {employee}")),
             23 => {
                 let times = 1 + self.rng.below(900);
-                one(format!("UPDATE northwind.\"Employees\" SET \"Photo\" = decode(repeat(md5('{times}'), {times}), 'hex'),
-                     \"Notes\" = repeat({a}, {small} * 20) WHERE \"EmployeeID\" = {employee}"))
+                one(format!("UPDATE northwind.\"Employees\" SET \"Photo\" = {},
+                     \"Notes\" = repeat({a}, {small} * 20) WHERE \"EmployeeID\" = {employee}", self.session.bytes(times)))
             }
             24 => one(format!("UPDATE northwind.\"Employees\" SET \"ReportsTo\" = {} WHERE \"EmployeeID\" = {employee}",
                      if self.rng.one_in(3) { "NULL".to_owned() } else { self.some("\"Employees\"", "\"EmployeeID\"") })),

@@ -203,7 +203,8 @@ impl MysqlCluster {
         run(&format!("running {}", file.display()), self.client(database).stdin(input)).map(drop)
     }
 
-    fn client(&self, database: Option<&str>) -> Command {
+    /// A command that runs the SQL client as `root` on what it reads, as [`MysqlCluster::sql`] does.
+    pub fn client(&self, database: Option<&str>) -> Command {
         let mut command = self.tool("client");
         command.args(["-u", "root", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
         command.arg("-S").arg(self.socket()).args(database);
