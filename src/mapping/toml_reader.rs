@@ -26,6 +26,16 @@ impl SpannedText {
         start..end.max(start)
     }
 
+    /// A part of the text, whose bounds must be those of characters.
+    pub(crate) fn slice(&self, range: Range<usize>) -> SpannedText {
+        let end = range.end.min(self.text.len());
+        let start = range.start.min(end);
+        let mut offsets = self.offsets.get(start..end).unwrap_or_default().to_vec();
+        let after = self.place(start..end).end;
+        offsets.push((u32::try_from(after).unwrap_or(u32::MAX), u32::try_from(after).unwrap_or(u32::MAX)));
+        SpannedText { text: self.text[start..end].to_owned(), file: self.file, span: self.place(start..end), offsets }
+    }
+
     /// The text without its quotes.
     pub(crate) fn inner(&self) -> Range<usize> {
         self.place(0..self.text.len())

@@ -20,16 +20,7 @@ impl Scope<'_> {
         let name = call.name.to_string().to_lowercase();
         let name_place = Place { file: place.file, span: parsed.place_of(call.name.span()) };
         if AGGREGATES.contains(&name.as_str()) {
-            return self.fail(
-                Diagnostic::error(
-                    "not_supported_yet",
-                    place.file,
-                    name_place.span,
-                    format!("`{name}` is not supported yet"),
-                )
-                .label("an aggregate")
-                .help("aggregates over child rows come with `children`; a rule sees one row"),
-            );
+            return self.aggregate(parsed, expr, &name, name_place, call, place);
         }
         let plain = call.over.is_none()
             && call.filter.is_none()

@@ -5,6 +5,8 @@ use super::ir::{Const, Node, Target, Type};
 use super::narrow::NotNull;
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::mapping::lookup::LookupTable;
+use crate::mapping::names::Name;
+use crate::mapping::related::Aggregate;
 use jiff::tz::TimeZone;
 use std::ops::Range;
 use std::sync::Arc;
@@ -104,20 +106,55 @@ pub(crate) struct Let {
     pub typed: Option<Typed>,
 }
 
+/// A table whose columns an expression may name.
+#[derive(Clone)]
+pub(crate) struct ScopeTable<'s> {
+    pub alias: Name,
+    pub schema: &'s TableSchema,
+    /// Whether there may be no such row, so that every column can be null.
+    pub optional: bool,
+}
+
+/// Where a numbered column of a rule comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// A column of one of the scope's tables, by its position in the table's schema.
+    Column { table: usize, index: usize },
+    /// An aggregate, by its number.
+    Aggregate(usize),
+}
+
+/// A child list, as aggregates see it.
+#[derive(Clone)]
+pub(crate) struct List {
+    pub name: String,
+    /// Name of its row, which only its own expressions see.
+    pub alias: Name,
+    /// What can be aggregated: fields and `let`s. `None` did not compile.
+    pub members: Vec<(String, Option<Typed>)>,
+}
+
 /// Everything an expression of one rule may refer to, and what compiling collects.
 pub(crate) struct Scope<'s> {
     pub diagnostics: &'s mut Diagnostics,
-    pub schema: &'s TableSchema,
-    /// Names by which the table may be called.
-    pub alias: crate::mapping::names::Name,
-    /// Aliases of joined and child tables, about which an error has been reported already.
-    pub other_aliases: &'s [String],
+    /// The table that expressions are about comes first, then those of joins.
+    pub tables: Vec<ScopeTable<'s>>,
+    /// Aliases about which an error has been reported already.
+    pub broken_aliases: Vec<String>,
+    /// Aliases of the record around a list, which the list's expressions do not see.
+    pub outer_aliases: Vec<String>,
+    /// Child lists of the rule.
+    pub lists: Vec<List>,
+    /// Aggregates in use, each with the name of what it is over, by which it is found again.
+    pub aggregates: Vec<(Aggregate, String)>,
+    /// What is being compiled, if it may read nothing but the first table.
+    pub own_row_only: Option<&'static str>,
     pub variables: &'s [Variable],
     pub lookups: &'s [Arc<LookupTable>],
     /// Zone of timestamps without one.
     pub zone: Option<&'s TimeZone>,
-    /// Positions in `schema.columns` of the columns used so far.
-    pub columns: Vec<usize>,
+    /// The columns used so far; a column's number is its place here.
+    pub columns: Vec<Origin>,
     pub lets: Vec<Let>,
     /// Places that failing nodes refer to; number 0 is "somewhere in the expression".
     pub places: Vec<(Place, String)>,
@@ -163,6 +200,30 @@ pub(crate) fn common(a: Type, b: Type) -> Option<Type> {
 }
 
 impl Scope<'_> {
+    /// The number of a column, given when it is first used.
+    pub(crate) fn number(&mut self, origin: Origin) -> u16 {
+        let position = self.columns.iter().position(|c| *c == origin).unwrap_or_else(|| {
+            self.columns.push(origin);
+            self.columns.len() - 1
+        });
+        u16::try_from(position).unwrap_or(u16::MAX)
+    }
+
+    /// Whether a numbered column is one of the first table.
+    pub(crate) fn is_own(&self, number: u16) -> bool {
+        matches!(self.columns.get(usize::from(number)), Some(Origin::Column { table: 0, .. }))
+    }
+
+    /// Refuses what reads related rows where only the record's own row counts.
+    pub(crate) fn own_row_only<T>(&mut self, place: &Place, label: &str) -> Checked<T> {
+        let what = self.own_row_only.unwrap_or("this");
+        self.fail(
+            Diagnostic::error("own_row_only", place.file, place.span.clone(), format!("{what} reads the record's own row alone"))
+                .label(label.to_owned())
+                .help("a change of another table's row cannot decide whether a record is there, or which: use columns of the record's own table"),
+        )
+    }
+
     /// Reports an error.
     pub(crate) fn fail<T>(&mut self, diagnostic: Diagnostic) -> Checked<T> {
         self.diagnostics.push(diagnostic);

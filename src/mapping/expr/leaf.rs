@@ -1,6 +1,6 @@
 //! The leaves of expressions: literals, variables, and names of columns and `let`s.
 
-use super::convert::{Checked, Place, Reported, Scope, Typed, Why, type_of};
+use super::convert::{Checked, Origin, Place, Reported, Scope, ScopeTable, Typed, Why, type_of};
 use super::ir::{Const, Node, Type};
 use super::narrow::NotNull;
 use super::parse::Parsed;
@@ -75,6 +75,9 @@ impl Scope<'_> {
     fn named(&mut self, index: usize, place: Place) -> Checked {
         let Some(typed) = self.lets.get(index).and_then(|l| l.typed.clone()) else { return Err(Reported) };
         let name = self.lets[index].name.clone();
+        if self.own_row_only.is_some() && typed.columns.iter().any(|c| !self.is_own(*c)) {
+            return self.own_row_only(&place, &format!("`let {name}` reads other rows"));
+        }
         let number = u16::try_from(index).unwrap_or(u16::MAX);
         let known = self.not_null.contains(&NotNull::Let(number));
         let null = typed.null.filter(|_| !known).map(|mut why| {
@@ -90,28 +93,87 @@ impl Scope<'_> {
             return self.error("unknown_column", &place, "a column is written `alias.column`");
         };
         let said = Name { text: table.value.clone(), quoted: table.quote_style.is_some() };
-        if said.find(std::iter::once(self.alias.text.as_str())) != Found::One(0) {
-            if self.other_aliases.iter().any(|a| a.eq_ignore_ascii_case(&said.text)) {
-                return Err(Reported);
-            }
-            let span = parsed.place_of(table.span);
-            let help = format!("this rule's table is called `{}`", self.alias);
-            return self.fail(
-                Diagnostic::error("unknown_alias", place.file, span, format!("there is no table `{said}` here"))
-                    .help(help),
-            );
-        }
+        let span = parsed.place_of(table.span);
+        let index = match said.find(self.tables.iter().map(|t| t.alias.text.as_str())) {
+            Found::One(index) => index,
+            _ => return self.unknown_alias(&said, Place { file: place.file, span }),
+        };
         let name = Name { text: column.value.clone(), quoted: column.quote_style.is_some() };
         let span = parsed.place_of(column.span);
-        let typed = self.column(&name, Place { file: place.file, span })?;
+        let typed = self.column_of(index, &name, Place { file: place.file, span })?;
         Ok(Typed { place, ..typed })
     }
 
-    /// A column of the rule's table.
+    fn unknown_alias(&mut self, said: &Name, place: Place) -> Checked {
+        if self.broken_aliases.iter().any(|a| a.eq_ignore_ascii_case(&said.text)) {
+            return Err(Reported);
+        }
+        let is = |name: &str| name.eq_ignore_ascii_case(&said.text);
+        let diagnostic =
+            Diagnostic::error("unknown_alias", place.file, place.span, format!("there is no table `{said}` here"));
+        if let Some(list) = self.lists.iter().find(|l| is(&l.name) || is(&l.alias.text)) {
+            let member = list.members.first().map_or("field", |(name, _)| name.as_str());
+            let help = format!("read a list with an aggregate: count({0}), sum({0}.{member})", list.name);
+            return self.fail(diagnostic.label("a list of rows, not one row").help(help));
+        }
+        let aliases = || self.tables.iter().map(|t| t.alias.text.as_str());
+        if self.outer_aliases.iter().any(|a| is(a)) {
+            let help = format!(
+                "an item is made of the list's row and its joins: {}",
+                aliases().collect::<Vec<_>>().join(", ")
+            );
+            return self.fail(diagnostic.label("the record's row").help(help));
+        }
+        let help = match (did_you_mean(&said.text, aliases()), &self.tables[..]) {
+            (_, [only]) => format!("this rule's table is called `{}`", only.alias),
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, _) => format!("tables here: {}", aliases().collect::<Vec<_>>().join(", ")),
+        };
+        self.fail(diagnostic.help(help))
+    }
+
+    /// A bare name: a column of whichever table has it, which must be one.
     fn column(&mut self, name: &Name, place: Place) -> Checked {
-        let schema = self.schema;
-        let names = schema.columns.iter().map(|c| &*c.name);
-        let index = match name.find(names.clone()) {
+        let has = |t: &ScopeTable<'_>| name.find(t.schema.columns.iter().map(|c| &*c.name)) != Found::None;
+        let having: Vec<usize> = (0..self.tables.len()).filter(|n| has(&self.tables[*n])).collect();
+        match having[..] {
+            [index] => self.column_of(index, name, place),
+            [] => self.unknown_column(name, 0..self.tables.len(), place),
+            [..] => {
+                let ways: Vec<String> = having.iter().map(|n| format!("`{}.{name}`", self.tables[*n].alias)).collect();
+                self.fail(
+                    Diagnostic::error(
+                        "ambiguous_column",
+                        place.file,
+                        place.span,
+                        format!("`{name}` is a column of several tables here"),
+                    )
+                    .help(format!("write {}", ways.join(" or "))),
+                )
+            }
+        }
+    }
+
+    fn unknown_column(&mut self, name: &Name, tables: std::ops::Range<usize>, place: Place) -> Checked {
+        let tables = &self.tables[tables];
+        let lets = self.lets.iter().map(|l| l.name.as_str());
+        let names = tables.iter().flat_map(|t| t.schema.columns.iter().map(|c| &*c.name)).chain(lets);
+        let near = did_you_mean(&name.text, names).map(|n| format!("did you mean `{n}`?"));
+        let message = match tables {
+            [only] => format!("column `{name}` does not exist in {}", only.schema.table),
+            all => {
+                let names = all.iter().map(|t| t.schema.table.to_string()).collect::<Vec<_>>().join(", ");
+                format!("column `{name}` does not exist in any of {names}")
+            }
+        };
+        let diagnostic = Diagnostic::error("unknown_column", place.file, place.span, message);
+        self.fail(diagnostic.label("no such column").maybe_help(near))
+    }
+
+    /// A column of one of the tables.
+    fn column_of(&mut self, table: usize, name: &Name, place: Place) -> Checked {
+        let ScopeTable { schema, optional, alias } = self.tables[table].clone();
+        let index = match name.find(schema.columns.iter().map(|c| &*c.name)) {
             Found::One(index) => index,
             Found::Ambiguous => {
                 let message = format!("`{name}` names several columns of {}, which differ in case only", schema.table);
@@ -120,25 +182,22 @@ impl Scope<'_> {
                         .help("write the one you mean in double quotes, exactly"),
                 );
             }
-            Found::None => {
-                let lets = self.lets.iter().map(|l| l.name.as_str());
-                let near = did_you_mean(&name.text, names.chain(lets)).map(|n| format!("did you mean `{n}`?"));
-                let message = format!("column `{name}` does not exist in {}", schema.table);
-                let diagnostic = Diagnostic::error("unknown_column", place.file, place.span, message);
-                return self.fail(diagnostic.label("no such column").maybe_help(near));
-            }
+            Found::None => return self.unknown_column(name, table..table + 1, place),
         };
+        if table > 0 && self.own_row_only.is_some() {
+            return self.own_row_only(&place, &format!("a column of the join `{alias}`"));
+        }
         let column = &schema.columns[index];
-        let position = self.columns.iter().position(|c| *c == index).unwrap_or_else(|| {
-            self.columns.push(index);
-            self.columns.len() - 1
-        });
-        let number = u16::try_from(position).unwrap_or(u16::MAX);
+        let number = self.number(Origin::Column { table, index });
         let is_key = schema.key.contains(&index);
-        let nullable = column.nullable && !is_key && !self.not_null.contains(&NotNull::Column(number));
+        let nullable = (optional || column.nullable && !is_key) && !self.not_null.contains(&NotNull::Column(number));
         let null = nullable.then(|| Why {
             place: place.clone(),
-            text: format!("the column `{}` allows null", column.name),
+            text: if optional {
+                format!("null where `{alias}` has no row")
+            } else {
+                format!("the column `{}` allows null", column.name)
+            },
             through: Vec::new(),
         });
         let values = (!column.labels.is_empty()).then(|| column.labels.clone());

@@ -2,6 +2,7 @@
 //!
 //! PostgreSQL's meaning is the reference for everything an expression can say; `docs/mapping.md` lists what differs.
 
+mod aggregates;
 pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod civil;

@@ -17,6 +17,12 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Field> {
     read_nested(reader, table, 0)
 }
 
+/// Reads a single right-hand side, whose field has no name in the CRM.
+pub(super) fn read_value(reader: &mut Reader<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Option<Field> {
+    let body = body(reader, name, value, 0)?;
+    Some(Field { name: String::new(), file: reader.file, span: value.span(), body })
+}
+
 fn read_nested(reader: &mut Reader<'_>, table: &Table<'_>, depth: usize) -> Vec<Field> {
     let mut fields = Vec::new();
     for (key, value) in table.entries() {

@@ -1,10 +1,10 @@
 //! Which columns a record's expressions name, and what types their use suggests. Only for tests that run without a
 //! database; a real run takes both from the source's catalogue.
 
-use super::{Body, Field, Record};
+use super::{Body, Field, JoinDef, Link, Record};
 use crate::mapping::expr::parse::Parsed;
-use crate::mapping::functions::{self, Arg, Function, Kind};
-use crate::mapping::names::Name;
+use crate::mapping::functions::{self, AGGREGATES, Arg, Function, Kind};
+use crate::mapping::names::{From, Name};
 use crate::mapping::toml_reader::SpannedText;
 use sqlparser::ast::{
     BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, InTarget, UnaryOperator,
@@ -14,12 +14,45 @@ use tidemark_contract::LogicalType;
 
 use crate::mapping::expr::ir::Type;
 
-/// Columns in the order of their first use, with the type their use suggests.
-pub(super) fn infer(record: &Record) -> Vec<(Name, Option<LogicalType>)> {
-    let mut found = Found { columns: Vec::new(), lets: record.lets.iter().map(|(n, _)| n.clone()).collect() };
-    for (_, text) in &record.lets {
-        found.text(text, None);
+/// What one table of a record is used for.
+pub(super) struct Uses<'r> {
+    pub from: &'r From,
+    /// Columns in the order of their first use, with the type their use suggests.
+    pub columns: Vec<(Name, Option<LogicalType>)>,
+}
+
+/// What a record's expressions say of its tables.
+pub(super) struct Inferred<'r> {
+    /// The record's own table, then those of its joins, of its lists, and of their joins.
+    pub tables: Vec<Uses<'r>>,
+    /// Columns named without a table: where they can be, the likeliest first.
+    pub bare: Vec<(std::ops::Range<usize>, Name, Option<LogicalType>)>,
+    /// Columns that `on` compares, each with its table: they have one type.
+    pub equal: Vec<[(usize, Name); 2]>,
+}
+
+/// What the expressions of a record say.
+pub(super) fn infer(record: &Record) -> Inferred<'_> {
+    let alias = |from: &From| from.alias.clone().unwrap_or_else(|| from.table.name.clone());
+    let mut tables = vec![(alias(&record.from), &record.from)];
+    tables.extend(joined(&record.joins));
+    let outer = 0..tables.len();
+    let mut found = Found {
+        aliases: tables.iter().map(|(alias, _)| alias.text.clone()).collect(),
+        scope: outer.clone(),
+        inferred: Inferred { tables: Vec::new(), bare: Vec::new(), equal: Vec::new() },
+        lets: Vec::new(),
+    };
+    let mut lists = Vec::new();
+    for list in &record.children {
+        let start = tables.len();
+        tables.push((list.alias.clone(), &list.link.from));
+        tables.extend(joined(&list.joins));
+        found.aliases.extend(tables[start..].iter().map(|(alias, _)| alias.text.clone()));
+        lists.push(start..tables.len());
     }
+    found.inferred.tables = tables.iter().map(|(_, from)| Uses { from, columns: Vec::new() }).collect();
+    found.lets(&record.lets);
     if let Some(text) = &record.condition {
         found.text(text, Some(LogicalType::Bool));
     }
@@ -27,17 +60,80 @@ pub(super) fn infer(record: &Record) -> Vec<(Name, Option<LogicalType>)> {
     found.fields(&record.fields);
     found.fields(&record.archive);
     for (name, _) in record.key.iter().flatten() {
-        found.column(name.clone(), None);
+        found.column(0, name.clone(), None);
     }
-    found.columns
+    for (n, join) in record.joins.iter().enumerate() {
+        found.link(&join.link, n + 1, outer.clone());
+    }
+    for (list, scope) in record.children.iter().zip(lists) {
+        found.scope = scope.clone();
+        found.lets(&list.lets);
+        if let Some(text) = &list.condition {
+            found.text(text, Some(LogicalType::Bool));
+        }
+        list.order.iter().for_each(|order| found.text(&order.text, None));
+        found.fields(list.item.fields());
+        found.link(&list.link, scope.start, outer.clone());
+        for (n, join) in list.joins.iter().enumerate() {
+            found.link(&join.link, scope.start + n + 1, scope.clone());
+        }
+    }
+    found.inferred
 }
 
-struct Found {
-    columns: Vec<(Name, Option<LogicalType>)>,
+fn joined(joins: &[JoinDef]) -> impl Iterator<Item = (Name, &From)> {
+    joins.iter().map(|join| (join.alias.clone(), &join.link.from))
+}
+
+struct Found<'r> {
+    inferred: Inferred<'r>,
+    /// Names of the tables, in their order.
+    aliases: Vec<String>,
+    /// The tables that expressions see now.
+    scope: std::ops::Range<usize>,
     lets: Vec<String>,
 }
 
-impl Found {
+impl Found<'_> {
+    fn lets(&mut self, lets: &[(String, SpannedText)]) {
+        self.lets = lets.iter().map(|(name, _)| name.clone()).collect();
+        for (_, text) in lets {
+            self.text(text, None);
+        }
+    }
+
+    /// The columns of `on`: of the table at `own`, and of one among `others`.
+    fn link(&mut self, link: &Link, own: usize, others: std::ops::Range<usize>) {
+        for (name, _) in link.key.iter().flatten() {
+            self.column(own, name.clone(), None);
+        }
+        let Ok(parsed) = Parsed::new(link.on.clone()) else { return };
+        let mut rest = vec![&parsed.expr];
+        while let Some(expr) = rest.pop() {
+            match expr {
+                Expr::Nested(inner) => rest.push(inner),
+                Expr::BinaryOp { left, op: BinaryOperator::And, right } => rest.extend([&**left, &**right]),
+                Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+                    let side = |expr: &Expr| match expr {
+                        Expr::CompoundIdentifier(parts) => {
+                            let [alias, column] = &parts[..] else { return None };
+                            let is = |n: &usize| self.aliases[*n].eq_ignore_ascii_case(&alias.value);
+                            let table = Some(own).filter(is).or_else(|| others.clone().find(is))?;
+                            Some((table, Name { text: column.value.clone(), quoted: column.quote_style.is_some() }))
+                        }
+                        _ => None,
+                    };
+                    if let (Some(left), Some(right)) = (side(left), side(right)) {
+                        self.column(left.0, left.1.clone(), None);
+                        self.column(right.0, right.1.clone(), None);
+                        self.inferred.equal.push([left, right]);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn fields(&mut self, fields: &[Field]) {
         for field in fields {
             match &field.body {
@@ -55,25 +151,32 @@ impl Found {
         }
     }
 
-    fn column(&mut self, name: Name, wanted: Option<LogicalType>) {
-        let same = |other: &Name| {
-            if name.quoted && other.quoted {
-                other.text == name.text
-            } else {
-                other.text.eq_ignore_ascii_case(&name.text)
-            }
-        };
-        match self.columns.iter_mut().find(|(other, _)| same(other)) {
+    fn column(&mut self, table: usize, name: Name, wanted: Option<LogicalType>) {
+        let columns = &mut self.inferred.tables[table].columns;
+        match columns.iter_mut().find(|(other, _)| same(other, &name)) {
             Some((_, ty)) => *ty = ty.or(wanted),
-            None => self.columns.push((name, wanted)),
+            None => columns.push((name, wanted)),
         }
     }
 
-    fn ident(&mut self, ident: &Ident, bare: bool, wanted: Option<LogicalType>) {
-        if bare && self.lets.iter().any(|l| l.eq_ignore_ascii_case(&ident.value)) {
+    /// A name without a table.
+    fn bare(&mut self, ident: &Ident, wanted: Option<LogicalType>) {
+        if self.lets.iter().any(|l| l.eq_ignore_ascii_case(&ident.value)) {
             return;
         }
-        self.column(Name { text: ident.value.clone(), quoted: ident.quote_style.is_some() }, wanted);
+        let name = Name { text: ident.value.clone(), quoted: ident.quote_style.is_some() };
+        if self.scope.len() == 1 {
+            return self.column(self.scope.start, name, wanted);
+        }
+        self.inferred.bare.push((self.scope.clone(), name, wanted));
+    }
+
+    fn qualified(&mut self, alias: &Ident, column: &Ident, wanted: Option<LogicalType>) {
+        let found = self.scope.clone().find(|n| self.aliases[*n].eq_ignore_ascii_case(&alias.value));
+        // Another alias is told when the record is compiled.
+        if let Some(table) = found {
+            self.column(table, Name { text: column.value.clone(), quoted: column.quote_style.is_some() }, wanted);
+        }
     }
 
     fn all<'e>(&mut self, exprs: impl IntoIterator<Item = &'e Expr>, wanted: Option<LogicalType>) {
@@ -84,10 +187,10 @@ impl Found {
 
     fn expr(&mut self, expr: &Expr, wanted: Option<LogicalType>) {
         match expr {
-            Expr::Identifier(ident) => self.ident(ident, true, wanted),
+            Expr::Identifier(ident) => self.bare(ident, wanted),
             Expr::CompoundIdentifier(parts) => {
-                if let Some(ident) = parts.last() {
-                    self.ident(ident, false, wanted);
+                if let [alias, column] = &parts[..] {
+                    self.qualified(alias, column, wanted);
                 }
             }
             Expr::Nested(inner) => self.expr(inner, wanted),
@@ -167,6 +270,8 @@ impl Found {
                 let wanted = of_literals(args.iter().copied()).or(wanted);
                 self.all(args, wanted);
             }
+            // The arguments of aggregates are names of lists.
+            (name, _) if AGGREGATES.contains(&name) => {}
             ("to_char" | "date_trunc" | "date_part", _) => self.all(args, Some(LogicalType::Timestamp)),
             (_, Some(Function { kind: Kind::Plain(signatures), .. })) => {
                 for (n, arg) in args.iter().enumerate() {
@@ -182,6 +287,11 @@ impl Found {
             _ => self.all(args, None),
         }
     }
+}
+
+/// Whether two names mean one column.
+pub(super) fn same(a: &Name, b: &Name) -> bool {
+    if a.quoted && b.quoted { a.text == b.text } else { a.text.eq_ignore_ascii_case(&b.text) }
 }
 
 fn logical(ty: Type) -> Option<LogicalType> {

@@ -5,8 +5,10 @@
 mod fields;
 mod infer;
 mod lookups;
+pub(super) mod offline;
 mod overlay;
 mod record;
+mod relations;
 pub(crate) mod testing;
 mod variables;
 
@@ -17,6 +19,7 @@ use super::names::{From, Name, TableName};
 use super::toml_reader::{Reader, SpannedText, Table};
 use crate::diagnostics::{Diagnostic, Diagnostics};
 pub use overlay::Overlay;
+pub(crate) use relations::{ChildDef, ItemDef, JoinDef, Link, OrderDef};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -74,8 +77,19 @@ pub(crate) struct Record {
     pub fields_span: Range<usize>,
     /// A unique key declared for a table without a primary key.
     pub key: Option<Vec<(Name, Range<usize>)>>,
-    /// Aliases of joins and children, whose use has been answered with "not supported yet".
-    pub other_aliases: Vec<String>,
+    /// Rows that the record's row points to.
+    pub joins: Vec<JoinDef>,
+    /// Rows that point to the record's row.
+    pub children: Vec<ChildDef>,
+}
+
+impl Record {
+    /// Every `from` clause: the record's own, those of its joins, of its lists, and of their joins.
+    pub(crate) fn froms(&self) -> impl Iterator<Item = &From> {
+        let links = self.joins.iter().map(|j| &j.link);
+        let lists = self.children.iter().flat_map(|c| std::iter::once(&c.link).chain(c.joins.iter().map(|j| &j.link)));
+        std::iter::once(&self.from).chain(links.chain(lists).map(|link| &link.from))
+    }
 }
 
 /// One CRM field and where its value comes from.
@@ -180,12 +194,12 @@ impl Pack {
         &self.version
     }
 
-    /// The tables that the pack reads, each once, in the pack's order.
+    /// The tables that the pack reads, those of related rows included, each once, in the pack's order.
     pub fn table_names(&self) -> Vec<TableName> {
         let mut names: Vec<TableName> = Vec::new();
-        for record in &self.records {
-            if !names.contains(&record.from.table) {
-                names.push(record.from.table.clone());
+        for from in self.records.iter().flat_map(Record::froms) {
+            if !names.contains(&from.table) {
+                names.push(from.table.clone());
             }
         }
         names

@@ -1,9 +1,9 @@
 //! One `[record.NAME]`.
 
-use super::{Field, Record, Removal, fields};
+use super::{Field, Record, Removal, fields, relations};
 use crate::diagnostics::Diagnostic;
 use crate::mapping::names::{self, From};
-use crate::mapping::toml_reader::{Item, Reader, SpannedText, Table};
+use crate::mapping::toml_reader::{Reader, SpannedText, Table};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -43,7 +43,8 @@ pub(super) fn read<'t>(
             (Vec::new(), key.span())
         }
     };
-    let other_aliases = not_yet(reader, &mut table);
+    let joins = relations::joins(reader, &mut table);
+    let children = relations::children(reader, &mut table);
     table.finish(reader);
     let (from_text, external_id) = (from_text?, external_id?);
     let from = from(reader, &from_text)?;
@@ -68,16 +69,22 @@ pub(super) fn read<'t>(
         fields,
         fields_span,
         key: key_columns,
-        other_aliases,
+        joins,
+        children,
     })
 }
 
-fn required(reader: &mut Reader<'_>, table: &mut Table<'_>, key: &'static str, help: &str) -> Option<SpannedText> {
+pub(super) fn required(
+    reader: &mut Reader<'_>,
+    table: &mut Table<'_>,
+    key: &'static str,
+    help: &str,
+) -> Option<SpannedText> {
     let (_, value) = table.require(reader, key, help)?;
     reader.text(key, value)
 }
 
-fn from(reader: &mut Reader<'_>, text: &SpannedText) -> Option<From> {
+pub(super) fn from(reader: &mut Reader<'_>, text: &SpannedText) -> Option<From> {
     match From::parse(&text.text) {
         Ok(from) => Some(from),
         Err((wanted, at)) => {
@@ -100,7 +107,7 @@ fn from(reader: &mut Reader<'_>, text: &SpannedText) -> Option<From> {
     }
 }
 
-fn key_columns(
+pub(super) fn key_columns(
     reader: &mut Reader<'_>,
     value: &Spanned<DeValue<'_>>,
 ) -> Option<Vec<(names::Name, std::ops::Range<usize>)>> {
@@ -122,7 +129,7 @@ fn key_columns(
     Some(columns)
 }
 
-fn lets(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<(String, SpannedText)> {
+pub(super) fn lets(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<(String, SpannedText)> {
     let Some(lets) = table.take_table(reader, "let") else { return Vec::new() };
     lets.entries()
         .into_iter()
@@ -157,35 +164,4 @@ fn archive(reader: &mut Reader<'_>, name: &str, table: &mut Table<'_>, policies:
             Vec::new()
         }
     }
-}
-
-/// Joins and children are known, and answered with a message of their own. Returns the aliases they would define, so
-/// that their use is not told as a second error.
-fn not_yet(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Vec<String> {
-    let mut aliases = Vec::new();
-    for (key, what) in [("join", "rows that this one points to"), ("children", "nested lists of rows")] {
-        let Some((name, value)) = table.take(key) else { continue };
-        let Some(inner) = reader.table(key, name.span(), value) else { continue };
-        for (alias, definition) in inner.entries() {
-            reader.push(
-                Diagnostic::error(
-                    "not_supported_yet",
-                    reader.file,
-                    alias.span(),
-                    format!("`{key}` is not supported yet"),
-                )
-                .label(what)
-                .help("leave it out for now; a rule maps the columns of one table"),
-            );
-            aliases.push(alias.get_ref().to_string());
-            aliases.extend(alias_of((alias, definition)));
-        }
-    }
-    aliases
-}
-
-fn alias_of((_, definition): Item<'_>) -> Option<String> {
-    let text = definition.get_ref().as_table()?.get("from")?.get_ref().as_str()?.to_owned();
-    let from = From::parse(&text).ok()?;
-    Some(from.alias.unwrap_or(from.table.name).text)
 }

@@ -1,22 +1,16 @@
 //! `[[test]]`: a row, and the record that must come of it. Tests run without a database and without a CRM: the columns
 //! are those that the tests and the expressions name, with types that are declared in `[columns.TABLE]` or told by use.
 
-use super::infer::infer;
+use super::offline::Offline;
 use super::{Pack, Record};
 use crate::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
-use crate::mapping::compile::{CompileOptions, compile};
-use crate::mapping::expr::cast::cast;
-use crate::mapping::expr::convert::type_of;
-use crate::mapping::expr::ir::{Target, Type};
-use crate::mapping::expr::value::Val;
-use crate::mapping::names::{Found, Name};
+use crate::mapping::Applied;
+use crate::mapping::compile::CompileOptions;
 use crate::mapping::toml_reader::{Reader, Table};
-use crate::mapping::{Applied, expr::value::Fault};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
-use tidemark_contract::{Column, LogicalType, Row, RowBuilder, TableSchema, Value};
+use tidemark_contract::LogicalType;
 use toml::de::{DeArray, DeValue};
 
 /// One `[[test]]`.
@@ -26,19 +20,28 @@ pub(crate) struct Test {
     file: usize,
     span: Range<usize>,
     row: Vec<Cell>,
+    /// Rows of other tables.
+    related: Vec<TestTable>,
     expect: Expect,
+}
+
+/// Rows of one table in a test.
+#[derive(Clone, Debug)]
+pub(super) struct TestTable {
+    pub name: String,
+    pub rows: Vec<Vec<Cell>>,
 }
 
 /// One column of a test's row.
 #[derive(Clone, Debug)]
-struct Cell {
-    name: String,
-    span: Range<usize>,
-    value: CellValue,
+pub(super) struct Cell {
+    pub name: String,
+    pub span: Range<usize>,
+    pub value: CellValue,
 }
 
 #[derive(Clone, Debug)]
-enum CellValue {
+pub(super) enum CellValue {
     Bool(bool),
     Integer(String),
     Float(String),
@@ -89,7 +92,7 @@ pub(crate) type Declared = BTreeMap<String, Vec<(String, LogicalType)>>;
 pub(super) fn read_columns(reader: &mut Reader<'_>, root: &mut Table<'_>, records: &[Record]) -> Declared {
     let mut declared = Declared::new();
     let Some(tables) = root.take_table(reader, "columns") else { return declared };
-    let known: Vec<&str> = records.iter().map(|r| r.from.table.name.text.as_str()).collect();
+    let known: Vec<&str> = records.iter().flat_map(Record::froms).map(|f| f.table.name.text.as_str()).collect();
     for (key, value) in tables.entries() {
         let name = key.get_ref().to_string();
         if !known.iter().any(|k| k.eq_ignore_ascii_case(&name)) {
@@ -128,22 +131,49 @@ fn read_one<'t>(reader: &mut Reader<'_>, item: &'t toml::Spanned<DeValue<'t>>, r
         let message = format!("the pack has no record `{}`", record.text);
         reader.push(Diagnostic::error("unknown_record", reader.file, record.inner(), message).maybe_help(near));
     }
+    let row = table.take_table(reader, "row").map(|columns| cells(reader, &columns)).unwrap_or_default();
+    let related = table.take_table(reader, "related").map(|tables| read_related(reader, &tables, records));
+    let expect = expectation(reader, &mut table);
+    table.finish(reader);
+    let related = related.unwrap_or_default();
+    Some(Test { span: record.span.clone(), record: record.text, file: reader.file, row, related, expect: expect? })
+}
+
+fn cells(reader: &mut Reader<'_>, columns: &Table<'_>) -> Vec<Cell> {
     let mut row = Vec::new();
-    if let Some(columns) = table.take_table(reader, "row") {
-        for (name, value) in columns.entries() {
-            match cell(value.get_ref()) {
-                Some(v) => row.push(Cell { name: name.get_ref().to_string(), span: value.span(), value: v }),
-                None => reader.error(
-                    "wrong_type",
-                    value.span(),
-                    "a column's value is a text, a number, a boolean or a date",
-                ),
+    for (name, value) in columns.entries() {
+        match cell(value.get_ref()) {
+            Some(v) => row.push(Cell { name: name.get_ref().to_string(), span: value.span(), value: v }),
+            None => {
+                reader.error("wrong_type", value.span(), "a column's value is a text, a number, a boolean or a date");
             }
         }
     }
-    let expect = expectation(reader, &mut table);
-    table.finish(reader);
-    Some(Test { span: record.span.clone(), record: record.text, file: reader.file, row, expect: expect? })
+    row
+}
+
+/// `related = { order_details = [ { ... }, ... ] }`
+fn read_related(reader: &mut Reader<'_>, tables: &Table<'_>, records: &[Record]) -> Vec<TestTable> {
+    let known: Vec<&str> = records.iter().flat_map(Record::froms).map(|f| f.table.name.text.as_str()).collect();
+    let mut all = Vec::new();
+    for (key, value) in tables.entries() {
+        let name = key.get_ref().to_string();
+        if !known.iter().any(|k| k.eq_ignore_ascii_case(&name)) {
+            let near = did_you_mean(&name, known.iter().copied()).map(|n| format!("did you mean `{n}`?"));
+            let message = format!("no record reads a table `{name}`");
+            reader.push(Diagnostic::error("unknown_table", reader.file, key.span(), message).maybe_help(near));
+        }
+        let Some(list) = value.get_ref().as_array() else {
+            reader.error("wrong_type", value.span(), format!("the rows of `{name}` are a list: [ {{ ... }}, ... ]"));
+            continue;
+        };
+        let rows = list.iter().filter_map(|row| {
+            let columns = reader.table(&format!("a row of `{name}`"), row.span(), row)?;
+            Some(cells(reader, &columns))
+        });
+        all.push(TestTable { rows: rows.collect(), name });
+    }
+    all
 }
 
 fn expectation(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Expect> {
@@ -212,9 +242,9 @@ pub fn run_pack_tests(pack: &Pack, options: &CompileOptions) -> Result<TestRepor
     let mut report = TestReport { total: pack.tests.len(), failed: 0, diagnostics: pack.diagnostics.clone() };
     // A pack without tests is compiled too: its expressions are worth checking.
     for record in &pack.records {
-        let none = Vec::new();
-        let rows = pack.tests.iter().find(|t| t.record == record.name).map_or(&none, |t| &t.row);
-        compile_for(pack, record, rows, options)?;
+        let test = pack.tests.iter().find(|t| t.record == record.name);
+        let (row, related) = test.map_or((&[][..], &[][..]), |t| (&t.row, &t.related));
+        Offline::new(pack, record, row, related, options)?;
     }
     for test in &pack.tests {
         let before = report.diagnostics.counts().0;
@@ -226,16 +256,19 @@ pub fn run_pack_tests(pack: &Pack, options: &CompileOptions) -> Result<TestRepor
 
 fn run(pack: &Pack, test: &Test, options: &CompileOptions, diagnostics: &mut Diagnostics) -> Result<(), Diagnostics> {
     let Some(record) = pack.records.iter().find(|r| r.name == test.record) else { return Ok(()) };
-    let (schema, rule) = compile_for(pack, record, &test.row, options)?;
-    let row = match build_row(&schema, &test.row) {
-        Ok(row) => row,
-        Err((cell, fault)) => {
-            let message = format!("column `{}`: {}", cell.name, fault.what);
-            diagnostics.push(Diagnostic::error("test_row", test.file, cell.span.clone(), message));
+    let offline = Offline::new(pack, record, &test.row, &test.related, options)?;
+    let applied = match offline.apply(&test.row, &test.related) {
+        Ok(applied) => applied,
+        Err(wrong) => {
+            diagnostics.push(Diagnostic::error(
+                "test_row",
+                test.file,
+                wrong.span.unwrap_or(test.span.clone()),
+                wrong.message,
+            ));
             return Ok(());
         }
     };
-    let applied = rule.apply(&row);
     let fail =
         |span: &Range<usize>, message: String| Diagnostic::error("test_failed", test.file, span.clone(), message);
     match (&test.expect, applied) {
@@ -284,109 +317,4 @@ fn same(wanted: &Json, actual: &Json) -> bool {
         (Json::Array(w), Json::Array(a)) => w.len() == a.len() && w.iter().zip(a).all(|(w, a)| same(w, a)),
         _ => wanted == actual,
     }
-}
-
-/// Compiles one record against a table that has just what its expressions and the row need.
-fn compile_for(
-    pack: &Pack,
-    record: &Record,
-    row: &[Cell],
-    options: &CompileOptions,
-) -> Result<(TableSchema, crate::mapping::BoundRule), Diagnostics> {
-    let schema = synthetic(pack, record, row);
-    let alone = Pack { records: vec![record.clone()], ..pack.clone() };
-    let catalogue = [Arc::new(schema.clone())];
-    let (mapping, _) = compile(&alone, &catalogue, &schema.table.schema, None, options)?;
-    let bound = mapping.rules.first().and_then(|rule| rule.bind(&schema).ok());
-    bound.map(|bound| (schema, bound)).ok_or_else(|| pack.diagnostics.clone())
-}
-
-fn synthetic(pack: &Pack, record: &Record, row: &[Cell]) -> TableSchema {
-    let used = infer(record);
-    let table = &record.from.table;
-    let none = Vec::new();
-    let declared = pack.columns.get(&table.name.text.to_lowercase()).unwrap_or(&none);
-    let mut names: Vec<Name> = used.iter().map(|(name, _)| name.clone()).collect();
-    for text in row.iter().map(|c| &c.name).chain(declared.iter().map(|(n, _)| n)) {
-        let name = Name { text: text.clone(), quoted: true };
-        if name.find(names.iter().map(|n| n.text.as_str())) == Found::None {
-            names.push(name);
-        }
-    }
-    let columns = names
-        .into_iter()
-        .map(|name| {
-            let is = |text: &str| name.text.eq_ignore_ascii_case(text);
-            let by_use = used.iter().find(|(n, _)| *n == name).and_then(|(_, ty)| *ty);
-            let by_value = row.iter().find(|c| is(&c.name)).map(|c| c.value.logical(by_use));
-            let logical = declared.iter().find(|(n, _)| is(n)).map(|(_, ty)| *ty).or(by_value).or(by_use);
-            Column {
-                name: name.text.into(),
-                logical: logical.unwrap_or(LogicalType::Text),
-                native: "declared by tests".into(),
-                // The pack cannot know what a database forbids; required fields are checked against the real one.
-                nullable: false,
-                max_length: None,
-                may_be_unchanged: false,
-                labels: Vec::new(),
-            }
-        })
-        .collect();
-    TableSchema { table: table.as_written("tests"), columns, key: Vec::new(), full_before_image: true }
-}
-
-impl CellValue {
-    fn logical(&self, by_use: Option<LogicalType>) -> LogicalType {
-        match self {
-            CellValue::Bool(_) => LogicalType::Bool,
-            CellValue::Integer(_) => match by_use {
-                Some(ty @ (LogicalType::Float | LogicalType::Decimal)) => ty,
-                _ => LogicalType::Int,
-            },
-            CellValue::Float(_) => by_use.filter(|ty| *ty == LogicalType::Float).unwrap_or(LogicalType::Decimal),
-            CellValue::Text(_) => by_use.unwrap_or(LogicalType::Text),
-            CellValue::Temporal(_, ty) => *ty,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            CellValue::Bool(b) => b.to_string(),
-            CellValue::Integer(s) | CellValue::Float(s) | CellValue::Text(s) | CellValue::Temporal(s, _) => s.clone(),
-        }
-    }
-}
-
-fn build_row<'c>(schema: &TableSchema, cells: &'c [Cell]) -> Result<Row, (&'c Cell, Fault)> {
-    let mut builder = RowBuilder::default();
-    for column in &schema.columns {
-        let Some(cell) = cells.iter().find(|c| c.name.eq_ignore_ascii_case(&column.name)) else {
-            builder.push(Value::Null);
-            continue;
-        };
-        push(&mut builder, column.logical, &cell.value.text()).map_err(|fault| (cell, fault))?;
-    }
-    Ok(builder.finish())
-}
-
-/// Pushes a text as a value of a type, in the connectors' canonical form.
-fn push(builder: &mut RowBuilder, logical: LogicalType, text: &str) -> Result<(), Fault> {
-    let target = match type_of(logical) {
-        Type::Bool => Target::Bool,
-        Type::Int => Target::Int(64),
-        Type::Float => Target::Float,
-        Type::Decimal => Target::Decimal(None),
-        Type::Date => Target::Date,
-        Type::Time => Target::Time,
-        Type::Timestamp => Target::Timestamp(6),
-        Type::TimestampTz => Target::TimestampTz(6),
-        Type::Uuid => Target::Uuid,
-        Type::Json => Target::Json,
-        Type::Text | Type::Bytes | Type::List | Type::Null => Target::Text(None),
-    };
-    match cast(&target, Val::text(text))? {
-        Val::Bytes(_) | Val::List(_) => builder.push(Value::Null),
-        val => val.push_into(builder),
-    }
-    Ok(())
 }

@@ -14,7 +14,9 @@ impl Aggregate {
         let Some(arg) = &self.arg else { return Ok(count(rows.len())) };
         let mut values: Vec<Val<'a>> = Vec::with_capacity(rows.len());
         for row in rows {
-            let value = row.eval(arg).map_err(|fail| Fail { place: fail.place.max(self.place), ..fail })?;
+            let value = row
+                .eval(arg)
+                .map_err(|fail| if fail.place == 0 { Fail { place: self.place, ..fail } } else { fail })?;
             if !value.is_null() {
                 values.push(value);
             }

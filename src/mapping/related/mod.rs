@@ -115,6 +115,12 @@ pub struct Hop<'r> {
 }
 
 impl Relations {
+    /// No joins and no children.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self { joins: Vec::new(), children: Vec::new(), program: std::sync::Arc::default() }
+    }
+
     /// Every place where rows of `table` take part.
     pub fn uses_of(&self, table: &TableId) -> Vec<Related> {
         let joins = self.joins.iter().enumerate().filter(|(_, j)| j.table == *table).map(|(n, _)| Related::Join(n));

@@ -1,7 +1,5 @@
 //! The compiled form of relations, beside what the outside may see of them.
 
-#![allow(dead_code)]
-
 use crate::mapping::expr::ir::Node;
 use crate::mapping::rule::{FieldProgram, Part};
 

@@ -4,6 +4,7 @@ mod diagnostics;
 mod expressions;
 mod postgres;
 mod properties;
+mod related;
 mod rows;
 
 use super::*;
