@@ -1,0 +1,604 @@
+//! The log's events in their order → messages: transactions, places, tables, statements.
+//!
+//! Every event type is either handled or named here as harmless; any other is an error, never a skip (P5). An event that
+//! the server itself marks as ignorable may be passed over only if it is not one that changes rows.
+//!
+//! # Places
+//!
+//! Between two transactions the place is the offset behind the last event. Inside one it is the offset where the
+//! transaction begins, with the number of row events and rows behind that ([`Inside`]). Large events, and transactions
+//! that come compressed in a single event, are worked off piece by piece, so that memory stays within a batch whatever
+//! their size (R7).
+
+use crate::assemble::{Batch, Plan, RowReader};
+use crate::capture::{Captures, Spot};
+use crate::cursor::Cursor;
+use crate::ddl;
+use crate::error::{lost, setting_wrong, undecodable};
+use crate::event::{self, Event, kind};
+use crate::payload::{Payload, inflate};
+use crate::position::{FilePlace, Flavor, Gtid, GtidSet, Inside, Log, Place, numbered};
+use crate::types::Scratch;
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidemark_contract::{
+    ChangeEvent, ChangeOp, Position, Result, RowBuilder, SourceError, SourceMessage, TableId, TableSchema,
+};
+
+/// Size of a batch handed to the daemon, in bytes of rows.
+pub(crate) const BATCH: usize = 256 << 10;
+/// How many rows of one transaction lie between two places from which it can be resumed.
+const RESUMABLE_EVERY: u64 = 1000;
+
+/// What a table id stands for.
+enum Entry {
+    Unwanted,
+    Wanted(Arc<Plan>),
+}
+
+struct Group {
+    gtid: Option<Gtid>,
+    /// Where it begins.
+    start: u64,
+    at: i64,
+    /// It is ended by COMMIT or XID, not by its only statement.
+    begun: bool,
+    xa: bool,
+    /// Row events and rows of the present one that were passed.
+    inside: Inside,
+    /// Up to where it was delivered before the stream was resumed here.
+    skip: Option<Inside>,
+    delivered: bool,
+    since_resumable: u64,
+}
+
+/// The rest of a row event.
+struct PendingRows {
+    body: Bytes,
+    of: u8,
+    plan: Arc<Plan>,
+    /// Bytes at the body's end that are not read yet.
+    left: usize,
+}
+
+/// Turns events into messages.
+pub(crate) struct LogReader {
+    pub(crate) captures: Captures,
+    log: Log,
+    log_text: Arc<str>,
+    checksum: bool,
+    file: Box<str>,
+    created: u32,
+    /// The offset behind the last event.
+    offset: u64,
+    gtids: Option<GtidSet>,
+    /// Where the stream was opened; places before it are not handed out.
+    from: Place,
+    resume: Option<Inside>,
+    tables: HashMap<u64, Entry>,
+    announced: HashMap<TableId, Arc<TableSchema>>,
+    group: Option<Group>,
+    rows: Option<PendingRows>,
+    payload: Option<Payload>,
+    /// The last place handed out.
+    emitted: Place,
+    scratch: Scratch,
+}
+
+impl LogReader {
+    /// Begins at `from`, of which everything is already delivered.
+    pub(crate) fn new(captures: Captures, mut log: Log, from: Place) -> Self {
+        log.shapes = captures.shapes();
+        let (file, created, offset) = match &from.file {
+            Some(file) => (file.name.clone(), file.created, 0),
+            None => ("".into(), 0, 0),
+        };
+        Self {
+            captures,
+            log_text: Arc::from(log.to_string()),
+            log,
+            checksum: false,
+            file,
+            created,
+            offset,
+            gtids: from.gtids.clone(),
+            resume: from.inside,
+            emitted: from.clone(),
+            from,
+            tables: HashMap::new(),
+            announced: HashMap::new(),
+            group: None,
+            rows: None,
+            payload: None,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Whether the stream is between two transactions.
+    pub(crate) fn is_between_transactions(&self) -> bool {
+        self.group.is_none() && self.rows.is_none() && self.payload.is_none()
+    }
+
+    /// Whether a part of the last event is still to be worked off.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.rows.is_some() || self.payload.is_some()
+    }
+
+    fn spot(&self) -> Spot {
+        (numbered(&self.file).map_or(0, |(_, number)| number), self.offset)
+    }
+
+    /// Everything up to here is delivered; inside a transaction, everything before that.
+    pub(crate) fn place(&self) -> Place {
+        let start = self.group.as_ref().map_or(self.offset, |group| group.start);
+        let here = FilePlace { name: self.file.clone(), offset: start, created: self.created };
+        // While the server looks for the place to begin at, it may be in an older file.
+        let file = match &self.from.file {
+            Some(from) if start == 0 || !reaches(&here, from) => Some(from.clone()),
+            _ if start == 0 => None,
+            _ => Some(here),
+        };
+        Place { file, gtids: self.gtids.clone(), inside: None }
+    }
+
+    fn position(&self, place: &Place) -> Position {
+        Position { log: self.log_text.clone(), place: place.to_string().into() }
+    }
+
+    fn emit(&mut self, place: Place, batch: &mut Batch, message: fn(Position) -> SourceMessage) {
+        batch.push(message(self.position(&place)));
+        self.emitted = place;
+    }
+
+    /// Whether an Idle message would tell something new.
+    pub(crate) fn has_news(&self) -> bool {
+        self.is_between_transactions() && self.resume.is_none() && self.place() != self.emitted
+    }
+
+    /// Hands out an Idle message for everything up to now, if that is new or `always`.
+    pub(crate) fn idle(&mut self, batch: &mut Batch, always: bool) {
+        if self.resume.is_some() {
+            // Inside a transaction that is to be gone on with.
+            let place = self.from.clone();
+            if always {
+                self.emit(place, batch, SourceMessage::Idle);
+            }
+            return;
+        }
+        let place = self.place();
+        if always || place != self.emitted {
+            self.emit(place, batch, SourceMessage::Idle);
+        }
+    }
+
+    /// Takes one event as the server sent it.
+    pub(crate) async fn feed(&mut self, bytes: BytesMut, batch: &mut Batch) -> Result<()> {
+        let bytes = bytes.freeze();
+        if bytes.get(4) == Some(&kind::FORMAT_DESCRIPTION) {
+            self.checksum = event::checksum_of(&bytes)?;
+        }
+        let event = Event::parse(&bytes, self.checksum)?;
+        self.advance_offset(&event);
+        let body = bytes.slice_ref(event.body);
+        let event = Event { body: &[], ..event };
+        self.handle(event, body, batch).await
+    }
+
+    /// Works off more of a large event, as far as the batch has room.
+    pub(crate) async fn advance(&mut self, batch: &mut Batch) -> Result<()> {
+        if self.rows.is_some() {
+            return self.read_rows(batch);
+        }
+        let Some(payload) = &mut self.payload else { return Ok(()) };
+        match payload.next()? {
+            Some(bytes) => {
+                let event = Event::parse(&bytes, false)?;
+                if matches!(event.kind, kind::TRANSACTION_PAYLOAD | kind::FORMAT_DESCRIPTION | kind::ROTATE) {
+                    return Err(undecodable("a compressed transaction holds an event that cannot be in one"));
+                }
+                let body = bytes.slice_ref(event.body);
+                let event = Event { body: &[], ..event };
+                Box::pin(self.handle(event, body, batch)).await
+            }
+            None => {
+                self.payload = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Follows the offset. Offsets are written with 32 bits only, but files can be larger.
+    fn advance_offset(&mut self, event: &Event<'_>) {
+        if event.is_artificial() || matches!(event.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2 | kind::ROTATE) {
+            return;
+        }
+        let next = u64::from(event.next);
+        let counted = self.offset + u64::from(event.size);
+        if self.offset > 0 && counted & 0xffff_ffff == next {
+            self.offset = counted;
+            return;
+        }
+        let base = self.offset & !0xffff_ffff;
+        self.offset = if base + next >= self.offset { base + next } else { base + next + (1 << 32) };
+    }
+
+    async fn handle(&mut self, event: Event<'_>, body: Bytes, batch: &mut Batch) -> Result<()> {
+        let full = Event { body: &body, ..event };
+        match event.kind {
+            kind::ROTATE => self.rotate(&full)?,
+            kind::FORMAT_DESCRIPTION => {
+                self.created = event.timestamp;
+                self.tables.clear();
+            }
+            kind::HEARTBEAT | kind::HEARTBEAT_V2 => self.heartbeat(&full)?,
+            kind::GTID | kind::ANONYMOUS_GTID | kind::GTID_TAGGED | kind::MARIA_GTID => self.begin(&full)?,
+            kind::QUERY => {
+                let query = event::query(&body)?;
+                self.statement(query.database, &query.text, query.ansi_quotes, &full, batch)?;
+            }
+            kind::MARIA_QUERY_COMPRESSED => {
+                let whole = crate::payload::inflate_query(&body)?;
+                let query = event::query(&whole)?;
+                self.statement(query.database, &query.text, query.ansi_quotes, &full, batch)?;
+            }
+            kind::XID => self.end(batch)?,
+            kind::XA_PREPARE => self.prepared(&body, batch)?,
+            kind::TABLE_MAP => self.table(body).await?,
+            kind::WRITE | kind::UPDATE | kind::DELETE | kind::WRITE_V1 | kind::UPDATE_V1 | kind::DELETE_V1
+            | kind::PARTIAL_UPDATE => self.row_event(event.kind, body, batch)?,
+            kind::MARIA_WRITE_V1_COMPRESSED => self.row_event(kind::WRITE_V1, inflate(&body, kind::WRITE_V1)?, batch)?,
+            kind::MARIA_UPDATE_V1_COMPRESSED => self.row_event(kind::UPDATE_V1, inflate(&body, kind::UPDATE_V1)?, batch)?,
+            kind::MARIA_DELETE_V1_COMPRESSED => self.row_event(kind::DELETE_V1, inflate(&body, kind::DELETE_V1)?, batch)?,
+            kind::MARIA_WRITE_COMPRESSED => self.row_event(kind::WRITE, inflate(&body, kind::WRITE)?, batch)?,
+            kind::MARIA_UPDATE_COMPRESSED => self.row_event(kind::UPDATE, inflate(&body, kind::UPDATE)?, batch)?,
+            kind::MARIA_DELETE_COMPRESSED => self.row_event(kind::DELETE, inflate(&body, kind::DELETE)?, batch)?,
+            kind::TRANSACTION_PAYLOAD => self.payload = Some(Payload::open(&body)?),
+            kind::BEGIN_LOAD_QUERY | kind::APPEND_BLOCK | kind::EXECUTE_LOAD_QUERY | kind::DELETE_FILE => {
+                self.load_statement(&full)?;
+            }
+            kind::INCIDENT => {
+                return Err(lost("the server reports that changes are missing in its own log (an incident event)")
+                    .hint("everything must be read again"));
+            }
+            // Nothing in them for us: ends of files, values for statements, texts of statements whose rows follow, what
+            // the log held before, group replication's and the encryption's notes.
+            kind::STOP | kind::INTVAR | kind::RAND | kind::USER_VAR | kind::ROWS_QUERY | kind::IGNORABLE
+            | kind::PREVIOUS_GTIDS | kind::TRANSACTION_CONTEXT | kind::VIEW_CHANGE | kind::MARIA_ANNOTATE_ROWS
+            | kind::MARIA_BINLOG_CHECKPOINT | kind::MARIA_GTID_LIST | kind::MARIA_START_ENCRYPTION => {}
+            other if event.is_ignorable() => {
+                tracing::warn!(kind = other, "an event of an unknown type, marked as one that may be ignored");
+            }
+            other => {
+                return Err(undecodable(format!("the log holds an event of the unknown type {other}"))
+                    .hint("this version of the server is newer than this program; nothing was skipped"));
+            }
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, event: &Event<'_>) -> Result<()> {
+        let (name, offset) = event::rotate(event.body)?;
+        if !event.is_artificial() {
+            // The one at a file's end; an artificial one names the new file once more.
+            self.tables.clear();
+        }
+        if *name != *self.file || self.offset == 0 {
+            self.file = name.into();
+            self.offset = offset;
+        }
+        Ok(())
+    }
+
+    /// The server is alive, and has read so far without finding anything for us.
+    fn heartbeat(&mut self, event: &Event<'_>) -> Result<()> {
+        if self.group.is_some() {
+            return Ok(());
+        }
+        let mut body = Cursor(event.body);
+        if event.kind == kind::HEARTBEAT {
+            let name = std::str::from_utf8(body.rest()).unwrap_or_default().trim_end_matches('\0');
+            if *name == *self.file {
+                let base = self.offset & !0xffff_ffff;
+                self.offset = self.offset.max(base + u64::from(event.next));
+            }
+            return Ok(());
+        }
+        let (mut same_file, mut offset) = (false, 0);
+        while !body.is_empty() {
+            let field = body.u8()?;
+            if field == 0 {
+                break;
+            }
+            let value = body.lenenc_bytes()?;
+            match field {
+                1 => same_file = value == self.file.as_bytes(),
+                2 => offset = Cursor(value).lenenc()?,
+                _ => {}
+            }
+        }
+        if same_file {
+            self.offset = self.offset.max(offset);
+        }
+        Ok(())
+    }
+
+    fn open_group(&mut self, start: u64) -> Result<&mut Group> {
+        if self.group.is_some() {
+            return Err(undecodable("a transaction in the log begins before the one before it has ended"));
+        }
+        let skip = self.resume.take();
+        if skip.is_some()
+            && let Some(from) = &self.from.file
+            && (from.name != self.file || from.offset != start)
+        {
+            return Err(lost("the transaction inside which the stream is to go on is no longer in the log"));
+        }
+        Ok(self.group.insert(Group {
+            gtid: None,
+            start,
+            at: 0,
+            begun: false,
+            xa: false,
+            inside: Inside::default(),
+            skip,
+            delivered: false,
+            since_resumable: 0,
+        }))
+    }
+
+    fn begin(&mut self, event: &Event<'_>) -> Result<()> {
+        let begin = event::gtid(event)?;
+        let is_mariadb = self.log.flavor == Flavor::MariaDb;
+        let start = self.offset.saturating_sub(u64::from(event.size));
+        let group = self.open_group(start)?;
+        group.at = begin.committed_at.unwrap_or(i64::from(event.timestamp) * 1_000_000);
+        group.gtid = begin.gtid;
+        group.begun = is_mariadb && !begin.standalone;
+        group.xa = begin.xa;
+        Ok(())
+    }
+
+    fn end(&mut self, batch: &mut Batch) -> Result<()> {
+        let Some(group) = self.group.take() else {
+            return Err(undecodable("a transaction in the log ends that did not begin"));
+        };
+        if let (Some(gtid), Some(gtids)) = (&group.gtid, &mut self.gtids) {
+            gtids.add(gtid);
+        }
+        // A resumed transaction may have had nothing left: its end is worth telling all the same.
+        if group.delivered || group.skip.is_some() {
+            let place = self.place();
+            self.emit(place, batch, SourceMessage::Commit);
+        }
+        Ok(())
+    }
+
+    fn statement(
+        &mut self,
+        database: &str,
+        text: &str,
+        ansi_quotes: bool,
+        event: &Event<'_>,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == ';' || c == '\0');
+        let upper: String = text.chars().take(24).collect::<String>().to_ascii_uppercase();
+        let delivered = self.group.as_ref().is_some_and(|group| group.delivered);
+        match upper.as_str() {
+            "BEGIN" => {
+                let start = self.offset.saturating_sub(u64::from(event.size));
+                let group = match &mut self.group {
+                    Some(group) => group,
+                    // Servers without GTIDs.
+                    None => self.open_group(start)?,
+                };
+                group.begun = true;
+                if group.at == 0 {
+                    group.at = i64::from(event.timestamp) * 1_000_000;
+                }
+                return Ok(());
+            }
+            "COMMIT" => return self.end(batch),
+            _ if upper.starts_with("ROLLBACK") && delivered => {
+                return Err(lost("a transaction in the log was rolled back after some of its rows were written to the log: \
+                                 it mixes tables with and without transactions"));
+            }
+            "ROLLBACK" => return self.end(batch),
+            _ if upper.starts_with("SAVEPOINT") || upper.starts_with("ROLLBACK") || upper.starts_with("RELEASE") => {
+                return Ok(());
+            }
+            _ if upper.starts_with("XA ") => {
+                let ends = upper.starts_with("XA COMMIT") || upper.starts_with("XA ROLLBACK");
+                if let Some(group) = &mut self.group {
+                    group.xa = true;
+                    group.begun |= !ends;
+                }
+                return if ends { self.end(batch) } else { Ok(()) };
+            }
+            _ => {}
+        }
+        let effects = ddl::effects(text, database, ansi_quotes);
+        let at = self.group.as_ref().map_or(i64::from(event.timestamp) * 1_000_000, |group| group.at);
+        let skipped = self.group.as_ref().is_some_and(|group| group.skip.is_some());
+        for schema in self.captures.statement(&effects, self.spot())? {
+            if !skipped {
+                self.announce(&schema, batch);
+                let row = RowBuilder::default().finish();
+                batch.push(SourceMessage::Change(ChangeEvent { schema, op: ChangeOp::Truncate, row, old: None, committed_at: at }));
+                if let Some(group) = &mut self.group {
+                    group.delivered = true;
+                }
+            }
+        }
+        match &self.group {
+            Some(group) if !group.begun => self.end(batch),
+            Some(_) => Ok(()),
+            // Servers without GTIDs: the statement is a transaction of its own.
+            None => {
+                let place = self.place();
+                self.emit(place, batch, SourceMessage::Commit);
+                Ok(())
+            }
+        }
+    }
+
+    /// LOAD DATA as a statement, without its rows.
+    fn load_statement(&mut self, event: &Event<'_>) -> Result<()> {
+        if event.kind != kind::EXECUTE_LOAD_QUERY {
+            return Ok(());
+        }
+        // As a statement, with 13 more bytes behind the fixed part of its head.
+        let plain = match (event.body.get(..13), event.body.get(26..)) {
+            (Some(head), Some(rest)) => [head, rest].concat(),
+            _ => return Err(crate::cursor::cut_short()),
+        };
+        let query = event::query(&plain)?;
+        let effects = ddl::effects(&query.text, query.database, query.ansi_quotes);
+        self.captures.statement(&effects, self.spot()).map(drop)
+    }
+
+    fn prepared(&mut self, body: &[u8], batch: &mut Batch) -> Result<()> {
+        let one_phase = body.first() == Some(&1);
+        let delivered = self.group.as_ref().is_some_and(|group| group.delivered);
+        if delivered && !one_phase {
+            return Err(xa_refused());
+        }
+        self.end(batch)
+    }
+
+    async fn table(&mut self, body: Bytes) -> Result<()> {
+        let (id, schema, name, _) = event::table_name(&body)?;
+        if !self.captures.is_wanted(schema, name) {
+            self.tables.insert(id, Entry::Unwanted);
+            return Ok(());
+        }
+        let map = event::table_map(&body)?;
+        let entry = match self.captures.resolve(&map, self.spot()).await? {
+            Some(plan) => Entry::Wanted(Arc::new(plan)),
+            None => Entry::Unwanted,
+        };
+        self.tables.insert(id, entry);
+        let shapes = self.captures.shapes();
+        if shapes != self.log.shapes {
+            self.log.shapes = shapes;
+            self.log_text = Arc::from(self.log.to_string());
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, schema: &Arc<TableSchema>, batch: &mut Batch) {
+        let last = self.announced.get(&schema.table);
+        if !last.is_some_and(|last| Arc::ptr_eq(last, schema) || **last == **schema) {
+            batch.push(SourceMessage::Schema(schema.clone()));
+            self.announced.insert(schema.table.clone(), schema.clone());
+        }
+    }
+
+    fn row_event(&mut self, of: u8, body: Bytes, batch: &mut Batch) -> Result<()> {
+        let rows = event::rows(&body, of)?;
+        let Some(group) = &mut self.group else {
+            return Err(undecodable("the log holds a row outside of a transaction"));
+        };
+        // The number that stands for "no table" at a statement's end.
+        if rows.table == 0xff_ffff && rows.is_last_of_statement && rows.rows.is_empty() {
+            return Ok(());
+        }
+        let plan = match self.tables.get(&rows.table) {
+            None => return Err(undecodable("the log holds a row of a table that it did not describe")),
+            Some(Entry::Unwanted) => None,
+            Some(Entry::Wanted(plan)) => Some(plan.clone()),
+        };
+        let begun = Inside { event: group.inside.event, row: u64::MAX };
+        if plan.is_none() || group.skip.is_some_and(|skip| skip > begun) {
+            group.inside = Inside { event: group.inside.event + 1, row: 0 };
+            return Ok(());
+        }
+        let Some(plan) = plan else { return Ok(()) };
+        if group.xa && self.log.flavor == Flavor::MariaDb {
+            return Err(xa_refused());
+        }
+        let left = rows.rows.len();
+        self.rows = Some(PendingRows { body, of, plan, left });
+        self.read_rows(batch)
+    }
+
+    fn read_rows(&mut self, batch: &mut Batch) -> Result<()> {
+        let Some(pending) = self.rows.take() else { return Ok(()) };
+        let schema = pending.plan.schema.clone();
+        self.announce(&schema, batch);
+        let rows = event::rows(&pending.body, pending.of)?;
+        let Some(group) = &mut self.group else {
+            return Err(undecodable("the log holds a row outside of a transaction"));
+        };
+        let reader = RowReader::new(&pending.plan, pending.of, &rows, group.at)?;
+        let from = rows.rows.len().saturating_sub(pending.left);
+        let mut rest = Cursor(rows.rows.get(from..).unwrap_or_default());
+        let mut resumable = None;
+        while !rest.is_empty() && batch.bytes < BATCH {
+            let before = rest.0.len();
+            group.inside.row += 1;
+            if group.skip.is_some_and(|skip| skip >= group.inside) {
+                let mut aside = Batch::default();
+                reader.next(&mut rest, &mut self.scratch, &mut aside)?;
+            } else {
+                reader.next(&mut rest, &mut self.scratch, batch)?;
+                group.delivered = true;
+                group.since_resumable += 1;
+            }
+            if rest.0.len() == before {
+                return Err(undecodable(format!("a row of table {} takes no bytes", schema.table)));
+            }
+            if group.since_resumable >= RESUMABLE_EVERY {
+                group.since_resumable = 0;
+                resumable = Some(group.inside);
+                break;
+            }
+        }
+        let left = rest.0.len();
+        if left == 0 {
+            group.inside = Inside { event: group.inside.event + 1, row: 0 };
+        } else {
+            self.rows = Some(PendingRows { left, ..pending });
+        }
+        if let Some(inside) = resumable {
+            let inside = if left == 0 { Inside { event: inside.event + 1, row: 0 } } else { inside };
+            let place = Place { inside: Some(inside), ..self.place() };
+            self.emit(place, batch, SourceMessage::Resumable);
+        }
+        Ok(())
+    }
+
+    /// Whether everything up to a head of the log has been read.
+    pub(crate) fn has_reached(&self, head: &crate::position::Head) -> bool {
+        let goal = FilePlace { name: head.file.clone(), offset: head.offset, created: 0 };
+        let here = FilePlace { name: self.file.clone(), offset: self.offset, created: 0 };
+        if !self.is_between_transactions() {
+            return false;
+        }
+        if self.offset > 0 && reaches(&here, &goal) {
+            return true;
+        }
+        // MariaDB says nothing while it looks for the place to begin at; its GTIDs are never behind its log.
+        match (&self.gtids, &head.gtids) {
+            (Some(reached @ GtidSet::MariaDb(_)), Some(goal)) => reached.contains(goal),
+            _ => false,
+        }
+    }
+}
+
+fn reaches(here: &FilePlace, goal: &FilePlace) -> bool {
+    match (numbered(&here.name), numbered(&goal.name)) {
+        (Some((base, number)), Some((other, wanted))) if base == other => {
+            (number, here.offset) >= (wanted, goal.offset)
+        }
+        _ => false,
+    }
+}
+
+fn xa_refused() -> SourceError {
+    setting_wrong("rows were written in an XA transaction that is prepared first and committed later").hint(
+        "such transactions are not supported on tables that are read: use ordinary ones, or XA COMMIT … ONE PHASE",
+    )
+}
+
