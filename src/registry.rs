@@ -4,6 +4,7 @@ use crate::config::{Engine, Source, TlsMode};
 use crate::error::{DaemonKind, Result};
 use std::sync::Arc;
 use tidemark_contract::Connector;
+use tidemark_mysql as mysql;
 use tidemark_postgres as postgres;
 
 /// The connector for a source, not yet connected. Reads the source's password.
@@ -34,10 +35,30 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
             };
             Ok(Arc::new(postgres::Postgres::new(config)))
         }
-        Engine::Mysql { .. } | Engine::SqlServer { .. } => Err(crate::error::Error::new(
+        Engine::Mysql { server_id } => {
+            let tls = mysql::TlsConfig {
+                mode: match source.tls.mode {
+                    TlsMode::Disable => mysql::TlsMode::Disable,
+                    TlsMode::Require => mysql::TlsMode::Require,
+                    TlsMode::VerifyCa => mysql::TlsMode::VerifyCa,
+                    TlsMode::VerifyFull => mysql::TlsMode::VerifyFull,
+                },
+                ca_file: source.tls.ca_file.clone(),
+                client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
+                client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
+            };
+            let config = mysql::MysqlConfig {
+                password: password.map(|secret| mysql::Password::new(secret.expose())),
+                tls,
+                server_id: *server_id,
+                ..mysql::MysqlConfig::new(&source.host, source.port, &source.database, &source.user)
+            };
+            Ok(Arc::new(mysql::Mysql::new(config)))
+        }
+        Engine::SqlServer { .. } => Err(crate::error::Error::new(
             DaemonKind::Configuration,
             format!("this build has no connector for `engine = \"{}\"`", source.engine.name()),
         )
-        .hint("engine = \"postgres\" is the one it has")),
+        .hint("the engines it has are \"postgres\" and \"mysql\" (also MariaDB)")),
     }
 }

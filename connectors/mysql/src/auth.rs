@@ -44,10 +44,10 @@ pub(crate) fn answer(plugin: &str, password: &[u8], nonce: &[u8], private: bool)
         "sha256_password" if !private => Ok(vec![1]),
         "sha256_password" | "mysql_clear_password" if private => Ok([password, &[0]].concat()),
         "client_ed25519" => Ok(ed25519(password, nonce)),
-        "mysql_clear_password" => Err(setting_wrong(
-            "the server asks for the password in the clear, on a connection that is not encrypted",
-        )
-        .hint("set tls mode \"verify-full\"")),
+        "mysql_clear_password" => {
+            Err(setting_wrong("the server asks for the password in the clear, on a connection that is not encrypted")
+                .hint("set tls mode \"verify-full\""))
+        }
         other => {
             let name: String = other.chars().filter(|c| c.is_ascii_graphic()).take(60).collect();
             Err(setting_wrong(format!("the account uses the authentication plugin {name}, which is not supported"))

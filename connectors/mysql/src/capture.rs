@@ -169,7 +169,9 @@ impl Captures {
                     }
                 }
                 Effect::DatabaseGone(database) => {
-                    let same = |t: &TableId| if fold { t.schema.eq_ignore_ascii_case(database) } else { t.schema == *database };
+                    let same = |t: &TableId| {
+                        if fold { t.schema.eq_ignore_ascii_case(database) } else { t.schema == *database }
+                    };
                     let gone = self.known.iter().filter(|(table, _)| same(table));
                     emptied.extend(gone.filter_map(|(_, known)| known.schema.clone()));
                 }
@@ -247,11 +249,12 @@ impl Captures {
         if !named && known.uncertain && at <= known.read_at {
             return Err(uncertain_names(&known.request.table));
         }
-        let plan = build(&self.config, &known.request, map, known.table.as_ref(), self.settings.image, &self.collations)
-            .map_err(|reason| {
-                let refused = catalog::refused(&known.request.table, &reason);
-                SourceError { kind: ErrorKind::SchemaChanged, ..refused }
-            })?;
+        let plan =
+            build(&self.config, &known.request, map, known.table.as_ref(), self.settings.image, &self.collations)
+                .map_err(|reason| {
+                    let refused = catalog::refused(&known.request.table, &reason);
+                    SourceError { kind: ErrorKind::SchemaChanged, ..refused }
+                })?;
         known.lent_names |= !named;
         let mut plan = plan;
         match &known.schema {
@@ -333,9 +336,7 @@ fn kind_of(
     collations: &HashMap<u32, Charset>,
 ) -> Result<(Kind, &'static str), String> {
     let name = column.name.as_deref().unwrap_or("?");
-    let zero = || {
-        Arc::new(ZeroPolicy::new(config.zero_dates_of(table, name).clone(), format!("{table}.{name}")))
-    };
+    let zero = || Arc::new(ZeroPolicy::new(config.zero_dates_of(table, name).clone(), format!("{table}.{name}")));
     let unsigned = column.unsigned.unwrap_or(false);
     let charset = match column.collation {
         Some(63) | None => Charset::Binary,
@@ -360,9 +361,7 @@ fn kind_of(
         code::TIME | code::TIME2 => (Kind::Time, "time"),
         code::DATETIME | code::DATETIME2 => (Kind::DateTime(zero()), "datetime"),
         code::TIMESTAMP | code::TIMESTAMP2 => (Kind::Timestamp(zero()), "timestamp"),
-        code::STRING if charset == Charset::Binary => {
-            (Kind::Text(charset, Some(u32::from(column.meta))), "binary")
-        }
+        code::STRING if charset == Charset::Binary => (Kind::Text(charset, Some(u32::from(column.meta))), "binary"),
         code::STRING => (Kind::Text(charset, None), "char"),
         code::VARCHAR | code::VAR_STRING | code::VARCHAR_COMPRESSED if charset == Charset::Binary => {
             (Kind::Text(charset, None), "varbinary")
@@ -456,7 +455,9 @@ fn build(
                 (kind, described)
             }
             _ if !named => {
-                return Err(format!("column {name} is another in the log than in the catalogue, and the log has no names"));
+                return Err(format!(
+                    "column {name} is another in the log than in the catalogue, and the log has no names"
+                ));
             }
             _ => {
                 let (kind, native) = kind_of(config, &request.table, logged, collations)?;

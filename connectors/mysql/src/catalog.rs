@@ -40,8 +40,6 @@ pub(crate) struct TableColumn {
     pub(crate) max_length: Option<u32>,
     pub(crate) octets: Option<u32>,
     pub(crate) charset: Box<str>,
-    /// Whether it is computed when it is read, and stored nowhere.
-    pub(crate) virtual_column: bool,
     /// Whether MariaDB holds JSON in it.
     pub(crate) json_text: bool,
 }
@@ -89,7 +87,9 @@ impl Table {
         match &*self.kind {
             "BASE TABLE" => {}
             "VIEW" | "SYSTEM VIEW" => return Some("it is a view, and views are not in the log"),
-            "SYSTEM VERSIONED" => return Some("it is system-versioned: the log mixes old versions of rows with new ones"),
+            "SYSTEM VERSIONED" => {
+                return Some("it is system-versioned: the log mixes old versions of rows with new ones");
+            }
             _ => return Some("it is not a table"),
         }
         match &*self.engine.to_ascii_uppercase() {
@@ -146,7 +146,8 @@ impl Table {
         }
         let position = |name: &&str| columns.iter().position(|c: &Column| *c.name == **name);
         let index_key: Vec<usize> = key.iter().filter_map(position).collect();
-        if let Some(at) = index_key.iter().find(|at| matches!(kinds[**at], Kind::Json | Kind::Geometry | Kind::Vector)) {
+        if let Some(at) = index_key.iter().find(|at| matches!(kinds[**at], Kind::Json | Kind::Geometry | Kind::Vector))
+        {
             return Err(format!("column {} of the key is of a type that cannot be a key", columns[*at].name));
         }
         let mut key = index_key.clone();
@@ -381,7 +382,7 @@ async fn describe_where(connection: &mut Connection, condition: &str) -> Result<
     };
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, CHARACTER_MAXIMUM_LENGTH,
-            CHARACTER_OCTET_LENGTH, CHARACTER_SET_NAME, EXTRA, {checks}
+            CHARACTER_OCTET_LENGTH, CHARACTER_SET_NAME, {checks}
          FROM information_schema.COLUMNS c WHERE {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     );
     for row in connection.rows(doing, &sql).await? {
@@ -390,7 +391,7 @@ async fn describe_where(connection: &mut Connection, condition: &str) -> Result<
         let Some(table) = tables.get_mut(&(next(), next())) else { continue };
         let (name, data_type, native, nullable) = (next(), next(), next(), next());
         let limit = |text: String| text.parse::<u64>().ok().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        let (max_length, octets, charset, extra, json) = (limit(next()), limit(next()), next(), next(), next());
+        let (max_length, octets, charset, json) = (limit(next()), limit(next()), next(), next());
         table.columns.push(TableColumn {
             name: name.into(),
             data_type: data_type.to_ascii_lowercase().into(),
@@ -399,7 +400,6 @@ async fn describe_where(connection: &mut Connection, condition: &str) -> Result<
             max_length,
             octets,
             charset: charset.into(),
-            virtual_column: extra.to_ascii_uppercase().contains("VIRTUAL"),
             json_text: json == "1",
         });
     }
@@ -448,7 +448,6 @@ mod tests {
             max_length: None,
             octets: None,
             charset: "".into(),
-            virtual_column: false,
             json_text: false,
         };
         let table = |columns: Vec<TableColumn>| Table { columns, ..Table::default() }.shape_hash();

@@ -186,8 +186,12 @@ pub(crate) fn effects(text: &str, database: &str, ansi_quotes: bool) -> Vec<Effe
         }
         "ALTER" => alter_effects(reader),
         "CREATE" => create_effects(reader),
-        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "CALL" | "WITH" => vec![Effect::Statement(names(&tokens, database))],
-        "ANALYZE" | "OPTIMIZE" | "REPAIR" | "CHECK" | "FLUSH" | "GRANT" | "REVOKE" | "SET" | "LOCK" | "UNLOCK" => Vec::new(),
+        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "LOAD" | "CALL" | "WITH" => {
+            vec![Effect::Statement(names(&tokens, database))]
+        }
+        "ANALYZE" | "OPTIMIZE" | "REPAIR" | "CHECK" | "FLUSH" | "GRANT" | "REVOKE" | "SET" | "LOCK" | "UNLOCK" => {
+            Vec::new()
+        }
         _ => names(&tokens, database).into_iter().map(Effect::Altered).collect(),
     }
 }
@@ -268,7 +272,11 @@ fn create_effects(mut reader: Reader<'_>) -> Vec<Effect> {
     if reader.word("TABLE") {
         reader.words(&["IF", "NOT", "EXISTS"]);
         let Some(name) = reader.name() else { return Vec::new() };
-        return if replaces { vec![Effect::Emptied(name.clone()), Effect::Altered(name)] } else { vec![Effect::Altered(name)] };
+        return if replaces {
+            vec![Effect::Emptied(name.clone()), Effect::Altered(name)]
+        } else {
+            vec![Effect::Altered(name)]
+        };
     }
     let _ = reader.word("UNIQUE") || reader.word("FULLTEXT") || reader.word("SPATIAL");
     if reader.word("INDEX") && reader.seek("ON") {
@@ -305,9 +313,9 @@ pub(crate) fn is_ghost_of(name: &TableId, table: &TableId) -> bool {
     let (name, table) = (&*name.name, &*table.name);
     let cut: String = table.chars().take(50).collect();
     let framed = |prefix: &str, suffix: &str| {
-        name.strip_prefix(prefix).and_then(|n| n.strip_suffix(suffix)).is_some_and(|middle| {
-            middle == table || (middle.len() >= 20 && table.starts_with(middle)) || middle == cut
-        })
+        name.strip_prefix(prefix)
+            .and_then(|n| n.strip_suffix(suffix))
+            .is_some_and(|middle| middle == table || (middle.len() >= 20 && table.starts_with(middle)) || middle == cut)
     };
     framed("_", "_gho")
         || framed("_", "_new")
@@ -349,7 +357,10 @@ mod tests {
                 vec![Altered(t("a")), PartlyReplaced(t("a")), PartlyReplaced(t("b"))],
             ),
             ("ALTER TABLE a ADD CHECK (x RENAME y)", vec![Altered(t("a"))]),
-            ("RENAME TABLE `a` TO `_a_del`, `_a_gho` TO `a`", vec![Renamed(t("a"), t("_a_del")), Renamed(t("_a_gho"), t("a"))]),
+            (
+                "RENAME TABLE `a` TO `_a_del`, `_a_gho` TO `a`",
+                vec![Renamed(t("a"), t("_a_del")), Renamed(t("_a_gho"), t("a"))],
+            ),
             ("CREATE OR REPLACE TABLE a (x INT)", vec![Emptied(t("a")), Altered(t("a"))]),
             ("CREATE TABLE IF NOT EXISTS a LIKE b", vec![Altered(t("a"))]),
             ("CREATE UNIQUE INDEX i ON a (x)", vec![Altered(t("a"))]),
@@ -364,7 +375,9 @@ mod tests {
 
     #[test]
     fn statements_that_change_rows_name_their_tables() {
-        let [Effect::Statement(names)] = &run("INSERT INTO `a` SELECT * FROM x.b WHERE c = 'hidden'")[..] else { panic!() };
+        let [Effect::Statement(names)] = &run("INSERT INTO `a` SELECT * FROM x.b WHERE c = 'hidden'")[..] else {
+            panic!()
+        };
         assert!(names.contains(&t("a")) && names.contains(&TableId::new("x", "b")));
         assert!(!names.contains(&t("hidden")));
     }

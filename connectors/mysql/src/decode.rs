@@ -78,7 +78,11 @@ fn raw<'a>(column: &LogColumn, cursor: &mut Cursor<'a>) -> Result<&'a [u8]> {
             decimal::size(precision, scale).ok_or_else(|| undecodable("a decimal column has impossible digits"))?
         }
         VARCHAR | VAR_STRING | STRING | VARCHAR_COMPRESSED => {
-            if meta > 255 { usize::from(cursor.u16()?) } else { usize::from(cursor.u8()?) }
+            if meta > 255 {
+                usize::from(cursor.u16()?)
+            } else {
+                usize::from(cursor.u8()?)
+            }
         }
         BLOB | TINY_BLOB | MEDIUM_BLOB | LONG_BLOB | JSON | GEOMETRY | VECTOR | BLOB_COMPRESSED => {
             usize::try_from(cursor.uint(meta.min(4))?).unwrap_or(usize::MAX)
@@ -205,7 +209,9 @@ pub(crate) fn push(
                 // The sign for a value that was none of the labels.
                 None => row.push(Value::Text("")),
                 Some(at) => {
-                    let label = labels.get(at).ok_or_else(|| undecodable("an ENUM in the log has a number beyond its labels"))?;
+                    let label = labels
+                        .get(at)
+                        .ok_or_else(|| undecodable("an ENUM in the log has a number beyond its labels"))?;
                     row.push(Value::Text(label));
                 }
             }

@@ -25,7 +25,8 @@ impl ServerError {
         // Errors about values quote them.
         let quotes_values = matches!(
             code,
-            1048 | 1062 | 1064 | 1103 | 1105 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1411 | 1525 | 1690 | 3140..=3160
+            1048 | 1062 | 1064 | 1103 | 1105 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1411 | 1525 | 1690 | 3140
+                ..=3160
         );
         let message = if quotes_values {
             "the server reported an error whose text may quote values and is not shown".to_owned()
@@ -62,7 +63,9 @@ impl ServerError {
         Some(match self.code {
             1045 | 1698 => "check the user name and the password, and the host the account is made for",
             1130 => "the account must be allowed to connect from this address",
-            1040 | 1203 | 1226 => "the server is out of connections for this user: raise max_connections or the user's limit",
+            1040 | 1203 | 1226 => {
+                "the server is out of connections for this user: raise max_connections or the user's limit"
+            }
             1049 => "check the name of the database",
             1142..=1143 => "GRANT SELECT on the tables that are read",
             1227 => "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* to the user",

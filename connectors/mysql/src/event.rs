@@ -88,8 +88,7 @@ impl<'a> Event<'a> {
         }
         let mut body = head.rest();
         if checksum {
-            let (data, sum) = bytes.split_last_chunk::<4>().ok_or_else(cut_short)?;
-            if crc32fast::hash(data) != u32::from_le_bytes(*sum) {
+            if !has_checksum(bytes) {
                 return Err(undecodable("an event of the log is damaged: its checksum does not fit"));
             }
             body = body.get(..body.len().saturating_sub(4)).unwrap_or_default();
@@ -117,6 +116,11 @@ pub(crate) fn checksum_of(bytes: &[u8]) -> Result<bool> {
     }
 }
 
+/// Whether the last four bytes are the checksum of those before.
+pub(crate) fn has_checksum(bytes: &[u8]) -> bool {
+    bytes.split_last_chunk::<4>().is_some_and(|(data, sum)| crc32fast::hash(data) == u32::from_le_bytes(*sum))
+}
+
 /// A rotation: the next file and the offset in it.
 pub(crate) fn rotate(body: &[u8]) -> Result<(&str, u64)> {
     let mut body = Cursor(body);
@@ -140,7 +144,8 @@ pub(crate) fn query(body: &[u8]) -> Result<Query<'_>> {
     body.take(2)?;
     let variables = usize::from(body.u16()?);
     let variables = body.take(variables)?;
-    let database = std::str::from_utf8(body.take(database)?).map_err(|_| undecodable("a database has no readable name"))?;
+    let database =
+        std::str::from_utf8(body.take(database)?).map_err(|_| undecodable("a database has no readable name"))?;
     body.take(1)?;
     Ok(Query { database, text: String::from_utf8_lossy(body.rest()), ansi_quotes: ansi_quotes(variables) })
 }
@@ -391,8 +396,8 @@ fn log_column(code: u8, meta: &mut Cursor<'_>) -> Result<LogColumn> {
         SET, STRING, TIME2, TIMESTAMP2, TINY_BLOB, VAR_STRING, VARCHAR, VARCHAR_COMPRESSED, VECTOR,
     };
     let (code, meta) = match code {
-        FLOAT | DOUBLE | BLOB | TINY_BLOB | MEDIUM_BLOB | LONG_BLOB | JSON | GEOMETRY | VECTOR | TIMESTAMP2 | DATETIME2
-        | TIME2 | BLOB_COMPRESSED => (code, u16::from(meta.u8()?)),
+        FLOAT | DOUBLE | BLOB | TINY_BLOB | MEDIUM_BLOB | LONG_BLOB | JSON | GEOMETRY | VECTOR | TIMESTAMP2
+        | DATETIME2 | TIME2 | BLOB_COMPRESSED => (code, u16::from(meta.u8()?)),
         VARCHAR | VAR_STRING | BIT | VARCHAR_COMPRESSED => (code, meta.u16()?),
         // Digits before, digits behind the point.
         NEWDECIMAL | ENUM | SET => (code, u16::from_be_bytes(meta.array()?)),
@@ -462,7 +467,12 @@ mod tests {
 
     #[test]
     fn numbers_of_any_length_are_read() {
-        for (bytes, wanted) in [(&[0x02][..], 1), (&[0xfe, ][..], 127), (&[0x01, 0x02][..], 128), (&[0xff, 1, 0, 0, 0, 0, 0, 0, 0x80][..], 1 << 63 | 1)] {
+        for (bytes, wanted) in [
+            (&[0x02][..], 1),
+            (&[0xfe][..], 127),
+            (&[0x01, 0x02][..], 128),
+            (&[0xff, 1, 0, 0, 0, 0, 0, 0, 0x80][..], 1 << 63 | 1),
+        ] {
             assert_eq!(varint(&mut Cursor(bytes)).unwrap(), wanted, "{bytes:?}");
         }
         assert_eq!(signed_varint(&mut Cursor(&[0x06])).unwrap(), -2);

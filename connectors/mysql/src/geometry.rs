@@ -139,8 +139,7 @@ mod tests {
     fn geometries_become_geojson() {
         let one = [&0_u32.to_le_bytes()[..], &point(1.5, -2.0)].concat();
         assert_eq!(shown(&one).unwrap(), r#"{"type":"Point","coordinates":[1.5,-2.0]}"#);
-        let both =
-            [&3857_u32.to_le_bytes()[..], &[1, 7, 0, 0, 0, 1, 0, 0, 0], &point(0.0, 1.0)].concat();
+        let both = [&3857_u32.to_le_bytes()[..], &[1, 7, 0, 0, 0, 1, 0, 0, 0], &point(0.0, 1.0)].concat();
         assert_eq!(
             shown(&both).unwrap(),
             r#"{"type":"GeometryCollection","geometries":[{"type":"Point","coordinates":[0.0,1.0]}],"crs":{"type":"name","properties":{"name":"EPSG:3857"}}}"#

@@ -471,7 +471,9 @@ mod tests {
         assert_eq!(changed(&[0, 3, b'$', b'.', b'a', 3, 5, 2, 0]), r#"{"a": 2, "b": [true, "x"]}"#);
         assert_eq!(changed(&[1, 5, b'$', b'.', b'"', b'c', b'"', 2, 4, 0]), r#"{"a": 1, "b": [true, "x"], "c": null}"#);
         assert_eq!(changed(b"\x01\x06$.b[1]\x02\x04\x02\x02\x06$.b[0]"), r#"{"a": 1, "b": [false, "x"]}"#);
-        for bad in [&b"\x00\x03$.z\x02\x04\x00"[..], b"\x02\x03$.z", b"\x03\x01$", b"\x02\x01$", b"\x00\x02$x\x02\x04\x00"] {
+        for bad in
+            [&b"\x00\x03$.z\x02\x04\x00"[..], b"\x02\x03$.z", b"\x03\x01$", b"\x02\x01$", b"\x00\x02$x\x02\x04\x00"]
+        {
             assert!(write_changed(DOCUMENT, bad, &mut String::new()).is_err(), "{bad:?}");
         }
     }

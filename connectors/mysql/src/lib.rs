@@ -11,7 +11,7 @@
 //! wire.rs       one connection (auth.rs, tls.rs)        resume.rs    where a stream begins
 //! ```
 //!
-//! `charset`, `decimal`, `json`, `geometry` and `temporal` turn one kind of value each into its canonical form.
+//! `visibility` makes reads see what the stream has told. `charset`, `decimal`, `json`, `geometry` and `temporal` turn one kind of value each into its canonical form.
 //!
 //! Results and the log give text in the column's own character set, times in UTC, and everything else so that no digit is
 //! lost; what is different on the two ways is brought to one form here. That is why a row looks the same from both sides.
@@ -43,6 +43,7 @@ mod stream;
 mod temporal;
 mod tls;
 mod types;
+mod visibility;
 mod wire;
 
 pub use tls::{TlsConfig, TlsMode};
@@ -157,6 +158,8 @@ pub struct Mysql {
     config: Arc<MysqlConfig>,
     pool: Pool,
     page_sizes: PageSizes,
+    /// What the open stream has handed over.
+    told: visibility::Teller,
 }
 
 impl fmt::Debug for Mysql {
@@ -173,7 +176,16 @@ impl Mysql {
     /// A connector for this configuration. Connects to nothing yet.
     pub fn new(config: MysqlConfig) -> Self {
         let config = Arc::new(config);
-        Self { pool: Pool::new(config.clone()), config, page_sizes: PageSizes::default() }
+        Self {
+            pool: Pool::new(config.clone()),
+            config,
+            page_sizes: PageSizes::default(),
+            told: visibility::Teller::default(),
+        }
+    }
+
+    fn source<'a>(&'a self, told: Option<&'a visibility::Told>) -> snapshot::Source<'a> {
+        snapshot::Source { pool: &self.pool, config: &self.config, told }
     }
 }
 
@@ -243,7 +255,7 @@ impl Connector for Mysql {
             None => (resume::beginning(session.head().await?), None),
         };
         let captures = capture::Captures::open(self.config.clone(), tables, session, stored.as_ref()).await?;
-        let opening = stream::Opening { config: self.config.clone(), server, captures, from };
+        let opening = stream::Opening { config: self.config.clone(), server, captures, from, told: self.told.clone() };
         Ok(Box::new(stream::Tail::start(opening).await?))
     }
 
@@ -258,14 +270,31 @@ impl Connector for Mysql {
         limit: usize,
     ) -> Result<SnapshotChunk> {
         let limit = self.page_sizes.limit(&table.table, limit);
-        let read = snapshot::page(&self.pool, &self.config, table, after, limit).await?;
+        let read = snapshot::page(self.source(None), table, None, after, limit).await?;
         self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
         Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier: read.barrier })
     }
 
     async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows> {
-        let (read, rows) = snapshot::rows_by_key(&self.pool, &self.config, table, keys).await?;
+        let told = self.told.get();
+        let (read, rows) = snapshot::rows_by_key(self.source(told.as_deref()), table, keys).await?;
         Ok(FetchedRows { schema: read.shape.schema, rows, barrier: read.barrier })
+    }
+
+    async fn find_rows(
+        &self,
+        table: &TableRequest,
+        columns: &[Box<str>],
+        keys: &[RowKey],
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<SnapshotChunk> {
+        let limit = self.page_sizes.limit(&table.table, limit);
+        let told = self.told.get();
+        let wanted = snapshot::Wanted { columns, keys };
+        let read = snapshot::page(self.source(told.as_deref()), table, Some(wanted), after, limit).await?;
+        self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
+        Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier: read.barrier })
     }
 
     async fn lag(&self, from: Option<&Position>) -> Result<Lag> {

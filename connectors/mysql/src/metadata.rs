@@ -18,7 +18,15 @@ fn is_text(column: &LogColumn) -> bool {
     };
     matches!(
         column.code,
-        STRING | VAR_STRING | VARCHAR | BLOB | TINY_BLOB | MEDIUM_BLOB | LONG_BLOB | VARCHAR_COMPRESSED | BLOB_COMPRESSED
+        STRING
+            | VAR_STRING
+            | VARCHAR
+            | BLOB
+            | TINY_BLOB
+            | MEDIUM_BLOB
+            | LONG_BLOB
+            | VARCHAR_COMPRESSED
+            | BLOB_COMPRESSED
     )
 }
 

@@ -46,7 +46,8 @@ impl Payload {
         }
         let source: Box<dyn Read + Send + Sync> = match method {
             Some(0) => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(IoCursor::new(data)).map_err(|_| damaged())?;
+                let mut decoder =
+                    zstd::stream::read::Decoder::with_buffer(IoCursor::new(data)).map_err(|_| damaged())?;
                 decoder.window_log_max(WINDOW_LOG).map_err(|_| damaged())?;
                 Box::new(decoder)
             }

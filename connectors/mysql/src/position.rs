@@ -77,7 +77,7 @@ pub(crate) fn numbered(name: &str) -> Option<(&str, u64)> {
 
 impl FilePlace {
     /// Whether this byte lies at or behind `other`; `None` if the files are not of one sequence.
-    fn reaches(&self, other: &Self) -> Option<bool> {
+    pub(crate) fn reaches(&self, other: &Self) -> Option<bool> {
         let (base, number) = numbered(&self.name)?;
         let (other_base, other_number) = numbered(&other.name)?;
         (base == other_base).then_some((number, self.offset) >= (other_number, other.offset))

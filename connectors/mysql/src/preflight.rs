@@ -33,7 +33,8 @@ pub(crate) async fn run(config: &MysqlConfig, tables: &[TableRequest]) -> Result
     for request in tables {
         let Some(table) = found.get(&request.table) else {
             let fix = format!("GRANT SELECT ON {}.* TO '{}'@'%'", ident(&request.table.schema), config.user);
-            let finding = Finding::error("source.table", "the table does not exist, or we may not read it", "a table", Some(fix));
+            let finding =
+                Finding::error("source.table", "the table does not exist, or we may not read it", "a table", Some(fix));
             findings.push(finding.about(&request.table));
             continue;
         };
@@ -50,8 +51,18 @@ fn table_findings(config: &MysqlConfig, table: &Table, request: &TableRequest, i
     } else if let Err(reason) = table.shape(request, config, image) {
         findings.push(Finding::error("source.key", reason, "a key that identifies rows", None));
     }
+    if table.partitioned {
+        findings.push(Finding::warning(
+            "source.partitions",
+            "it is partitioned",
+            "rows leave by DELETE or TRUNCATE of the whole: dropping, emptying or exchanging one partition does not show in \
+             the log, and makes everything be read again",
+            None,
+        ));
+    }
     if findings.iter().all(|f| f.severity != Severity::Error) {
-        findings.push(Finding::ok("source.table", "readable"));
+        let (rows, bytes) = (table.rows.unwrap_or(0), table.bytes.unwrap_or(0));
+        findings.push(Finding::ok("source.table", format!("readable, about {rows} rows ({} MB)", bytes >> 20)));
     }
     findings.into_iter().map(|f| f.about(&request.table)).collect()
 }

@@ -19,6 +19,7 @@ use crate::event::{self, Event, kind};
 use crate::payload::{Payload, inflate};
 use crate::position::{FilePlace, Flavor, Gtid, GtidSet, Inside, Log, Place, numbered};
 use crate::types::Scratch;
+use crate::visibility::Told;
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -178,7 +179,13 @@ impl LogReader {
         if bytes.get(4) == Some(&kind::FORMAT_DESCRIPTION) {
             self.checksum = event::checksum_of(&bytes)?;
         }
-        let event = Event::parse(&bytes, self.checksum)?;
+        // An artificial rotation comes before the description of the file that it names, and has a checksum or not as the
+        // server's setting is, not as the file is.
+        let checksum = match bytes.get(4) {
+            Some(&kind::ROTATE) => event::has_checksum(&bytes),
+            _ => self.checksum,
+        };
+        let event = Event::parse(&bytes, checksum)?;
         self.advance_offset(&event);
         let body = bytes.slice_ref(event.body);
         let event = Event { body: &[], ..event };
@@ -245,11 +252,22 @@ impl LogReader {
             kind::XID => self.end(batch)?,
             kind::XA_PREPARE => self.prepared(&body, batch)?,
             kind::TABLE_MAP => self.table(body).await?,
-            kind::WRITE | kind::UPDATE | kind::DELETE | kind::WRITE_V1 | kind::UPDATE_V1 | kind::DELETE_V1
+            kind::WRITE
+            | kind::UPDATE
+            | kind::DELETE
+            | kind::WRITE_V1
+            | kind::UPDATE_V1
+            | kind::DELETE_V1
             | kind::PARTIAL_UPDATE => self.row_event(event.kind, body, batch)?,
-            kind::MARIA_WRITE_V1_COMPRESSED => self.row_event(kind::WRITE_V1, inflate(&body, kind::WRITE_V1)?, batch)?,
-            kind::MARIA_UPDATE_V1_COMPRESSED => self.row_event(kind::UPDATE_V1, inflate(&body, kind::UPDATE_V1)?, batch)?,
-            kind::MARIA_DELETE_V1_COMPRESSED => self.row_event(kind::DELETE_V1, inflate(&body, kind::DELETE_V1)?, batch)?,
+            kind::MARIA_WRITE_V1_COMPRESSED => {
+                self.row_event(kind::WRITE_V1, inflate(&body, kind::WRITE_V1)?, batch)?
+            }
+            kind::MARIA_UPDATE_V1_COMPRESSED => {
+                self.row_event(kind::UPDATE_V1, inflate(&body, kind::UPDATE_V1)?, batch)?
+            }
+            kind::MARIA_DELETE_V1_COMPRESSED => {
+                self.row_event(kind::DELETE_V1, inflate(&body, kind::DELETE_V1)?, batch)?
+            }
             kind::MARIA_WRITE_COMPRESSED => self.row_event(kind::WRITE, inflate(&body, kind::WRITE)?, batch)?,
             kind::MARIA_UPDATE_COMPRESSED => self.row_event(kind::UPDATE, inflate(&body, kind::UPDATE)?, batch)?,
             kind::MARIA_DELETE_COMPRESSED => self.row_event(kind::DELETE, inflate(&body, kind::DELETE)?, batch)?,
@@ -263,9 +281,19 @@ impl LogReader {
             }
             // Nothing in them for us: ends of files, values for statements, texts of statements whose rows follow, what
             // the log held before, group replication's and the encryption's notes.
-            kind::STOP | kind::INTVAR | kind::RAND | kind::USER_VAR | kind::ROWS_QUERY | kind::IGNORABLE
-            | kind::PREVIOUS_GTIDS | kind::TRANSACTION_CONTEXT | kind::VIEW_CHANGE | kind::MARIA_ANNOTATE_ROWS
-            | kind::MARIA_BINLOG_CHECKPOINT | kind::MARIA_GTID_LIST | kind::MARIA_START_ENCRYPTION => {}
+            kind::STOP
+            | kind::INTVAR
+            | kind::RAND
+            | kind::USER_VAR
+            | kind::ROWS_QUERY
+            | kind::IGNORABLE
+            | kind::PREVIOUS_GTIDS
+            | kind::TRANSACTION_CONTEXT
+            | kind::VIEW_CHANGE
+            | kind::MARIA_ANNOTATE_ROWS
+            | kind::MARIA_BINLOG_CHECKPOINT
+            | kind::MARIA_GTID_LIST
+            | kind::MARIA_START_ENCRYPTION => {}
             other if event.is_ignorable() => {
                 tracing::warn!(kind = other, "an event of an unknown type, marked as one that may be ignored");
             }
@@ -401,8 +429,10 @@ impl LogReader {
             }
             "COMMIT" => return self.end(batch),
             _ if upper.starts_with("ROLLBACK") && delivered => {
-                return Err(lost("a transaction in the log was rolled back after some of its rows were written to the log: \
-                                 it mixes tables with and without transactions"));
+                return Err(lost(
+                    "a transaction in the log was rolled back after some of its rows were written to the log: \
+                                 it mixes tables with and without transactions",
+                ));
             }
             "ROLLBACK" => return self.end(batch),
             _ if upper.starts_with("SAVEPOINT") || upper.starts_with("ROLLBACK") || upper.starts_with("RELEASE") => {
@@ -425,7 +455,13 @@ impl LogReader {
             if !skipped {
                 self.announce(&schema, batch);
                 let row = RowBuilder::default().finish();
-                batch.push(SourceMessage::Change(ChangeEvent { schema, op: ChangeOp::Truncate, row, old: None, committed_at: at }));
+                batch.push(SourceMessage::Change(ChangeEvent {
+                    schema,
+                    op: ChangeOp::Truncate,
+                    row,
+                    old: None,
+                    committed_at: at,
+                }));
                 if let Some(group) = &mut self.group {
                     group.delivered = true;
                 }
@@ -569,6 +605,16 @@ impl LogReader {
         Ok(())
     }
 
+    /// What has been read so far, the present transaction included.
+    pub(crate) fn told(&self) -> Told {
+        let mut gtids = self.gtids.clone();
+        if let (Some(gtids), Some(gtid)) = (&mut gtids, self.group.as_ref().and_then(|group| group.gtid.as_ref())) {
+            gtids.add(gtid);
+        }
+        let file = FilePlace { name: self.file.clone(), offset: self.offset, created: 0 };
+        Told { file: (self.offset > 0).then_some(file), gtids }
+    }
+
     /// Whether everything up to a head of the log has been read.
     pub(crate) fn has_reached(&self, head: &crate::position::Head) -> bool {
         let goal = FilePlace { name: head.file.clone(), offset: head.offset, created: 0 };
@@ -588,12 +634,7 @@ impl LogReader {
 }
 
 fn reaches(here: &FilePlace, goal: &FilePlace) -> bool {
-    match (numbered(&here.name), numbered(&goal.name)) {
-        (Some((base, number)), Some((other, wanted))) if base == other => {
-            (number, here.offset) >= (wanted, goal.offset)
-        }
-        _ => false,
-    }
+    here.reaches(goal) == Some(true)
 }
 
 fn xa_refused() -> SourceError {
@@ -601,4 +642,3 @@ fn xa_refused() -> SourceError {
         "such transactions are not supported on tables that are read: use ordinary ones, or XA COMMIT … ONE PHASE",
     )
 }
-

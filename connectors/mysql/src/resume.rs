@@ -18,12 +18,7 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Checks that `place`, stored under the identity `log`, can be gone on from on the server of `session`, and gives the
 /// place as it is to be asked for there.
-pub(crate) async fn accept(
-    config: &MysqlConfig,
-    session: &mut Session,
-    log: &Log,
-    mut place: Place,
-) -> Result<Place> {
+pub(crate) async fn accept(config: &MysqlConfig, session: &mut Session, log: &Log, mut place: Place) -> Result<Place> {
     let server = session.server.clone();
     let here = Log::of(&server);
     if log.flavor != server.flavor {
@@ -87,7 +82,10 @@ async fn same_log(config: &MysqlConfig, session: &mut Session, file: &FilePlace,
             .hint("raise binlog_expire_logs_seconds (MariaDB: expire_logs_days); everything must be read again"));
     };
     if file.offset > *size {
-        return Err(rewound(format!("file {} of its log has {size} bytes, the position is at {}", file.name, file.offset)));
+        return Err(rewound(format!(
+            "file {} of its log has {size} bytes, the position is at {}",
+            file.name, file.offset
+        )));
     }
     if file.created > 0 {
         let created = created(config, &file.name).await?;
@@ -156,9 +154,8 @@ async fn mariadb_state(session: &mut Session, gtids: &GtidSet) -> Result<()> {
     });
     let entries: Vec<(u64, u64, u64)> = entries.collect();
     for (domain, (server, sequence)) in wanted {
-        let known = entries
-            .iter()
-            .any(|(d, s, n)| *d == u64::from(*domain) && *s == u64::from(*server) && n >= sequence);
+        let known =
+            entries.iter().any(|(d, s, n)| *d == u64::from(*domain) && *s == u64::from(*server) && n >= sequence);
         if !known {
             return Err(rewound(format!("transaction {domain}-{server}-{sequence} is not in it")));
         }
@@ -200,7 +197,12 @@ async fn dump_file(connection: &mut Connection, server_id: u32, file: &str, offs
 }
 
 /// Asks the server for its log from `place` on.
-pub(crate) async fn start(connection: &mut Connection, config: &MysqlConfig, server: &Server, place: &Place) -> Result<()> {
+pub(crate) async fn start(
+    connection: &mut Connection,
+    config: &MysqlConfig,
+    server: &Server,
+    place: &Place,
+) -> Result<()> {
     prepare(connection).await?;
     let doing = "asking for the log";
     if server.flavor == Flavor::MySql {

@@ -48,8 +48,9 @@ impl Session {
         let doing = "asking for the head of the log";
         let rows = self.connection.rows(doing, sql).await?;
         let Some(row) = rows.into_iter().next() else {
-            return Err(crate::error::setting_wrong("the server writes no binary log")
-                .hint("start the server with log_bin"));
+            return Err(
+                crate::error::setting_wrong("the server writes no binary log").hint("start the server with log_bin")
+            );
         };
         let mut row = row.into_iter();
         let (Some(Some(file)), Some(Some(offset))) = (row.next(), row.next()) else {

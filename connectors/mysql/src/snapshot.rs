@@ -14,6 +14,7 @@ use crate::position::{FilePlace, Head, Log, Place};
 use crate::session::{Lease, Pool, Session};
 use crate::sql::{TextRow, hex, ident};
 use crate::types::{Kind, Scratch, push_text};
+use crate::visibility::{self, Told};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tidemark_contract::{
@@ -22,6 +23,14 @@ use tidemark_contract::{
 
 /// A page ends when its rows take this many bytes, whatever its limit (R7).
 const PAGE_BYTES: usize = 4 << 20;
+
+/// Where to read from, and what the open stream has told: the read must see that.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) config: &'a MysqlConfig,
+    pub(crate) told: Option<&'a Told>,
+}
 
 /// What one read gave.
 pub(crate) struct Read {
@@ -41,27 +50,29 @@ pub(crate) fn head_position(log: &Log, head: Head) -> Position {
 /// How the catalogue describes a table now.
 async fn look_up(session: &mut Session, request: &TableRequest) -> Result<(Table, Settings)> {
     let settings = catalog::settings(&mut session.connection).await?;
-    let found =
-        catalog::describe(&mut session.connection, std::slice::from_ref(&request.table), settings.fold).await?;
+    let found = catalog::describe(&mut session.connection, std::slice::from_ref(&request.table), settings.fold).await?;
     let table = found.into_values().next().ok_or_else(|| missing_table(&request.table))?;
     Ok((table, settings))
 }
 
 /// Reads with `select`, which is built from the table's shape, in a session of the pool.
 async fn read(
-    pool: &Pool,
-    config: &MysqlConfig,
+    source: Source<'_>,
     request: &TableRequest,
     limit: Option<usize>,
     select: impl Fn(&Shape) -> Result<String>,
 ) -> Result<Read> {
+    let Source { pool, config, .. } = source;
     for _ in 0..3 {
         let mut lease: Lease<'_> = pool.lease().await?;
         let session = &mut lease.session;
+        let lock = match source.told {
+            Some(told) => visibility::wait(session, told).await?,
+            None => "",
+        };
         let (table, settings) = look_up(session, request).await?;
-        let shape =
-            table.shape(request, config, settings.image).map_err(|reason| refused(&request.table, &reason))?;
-        let sql = select(&shape)?;
+        let shape = table.shape(request, config, settings.image).map_err(|reason| refused(&request.table, &reason))?;
+        let sql = format!("{}{lock}", select(&shape)?);
         let mut rows = Vec::new();
         let mut bytes = 0;
         let mut last: Vec<Option<Vec<u8>>> = Vec::new();
@@ -192,6 +203,24 @@ impl Shape {
     }
 }
 
+/// A value of another table's column, for a column of this one: by its own type if it is of that, else as the server
+/// converts it.
+impl Shape {
+    fn related_literal(&self, at: usize, letter: u8, bytes: &[u8]) -> Result<Option<String>> {
+        if let Ok(literal) = self.canonical_literal(at, letter, bytes) {
+            return Ok(literal);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| undecodable("a key that should be text is none"))?;
+        Ok(Some(match letter {
+            b'i' | b'n' | b'f' => number(text)?,
+            b'?' => if bytes == b"true" { "1" } else { "0" }.to_owned(),
+            b's' | b'z' => format!("'{}'", plain(text)?.replace('T', " ").trim_end_matches('Z')),
+            b'b' => binary(bytes),
+            _ => crate::sql::literal(text),
+        }))
+    }
+}
+
 fn binary(bytes: &[u8]) -> String {
     format!("X'{}'", hex(bytes))
 }
@@ -219,18 +248,53 @@ fn label_number(text: &str, labels: &[Box<str>], is_set: bool) -> String {
     }
 }
 
-/// Reads the page after `after`.
+/// The values that rows are looked for by.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) columns: &'a [Box<str>],
+    pub(crate) keys: &'a [RowKey],
+}
+
+impl Wanted<'_> {
+    fn condition(&self, shape: &Shape) -> Result<String> {
+        let position = |name: &str| shape.schema.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
+        let columns: Option<Vec<usize>> = self.columns.iter().map(|name| position(name)).collect();
+        let columns = columns.ok_or_else(|| {
+            let message = format!("table {} no longer has a column that rows are looked for by", shape.schema.table);
+            SourceError::new(ErrorKind::SchemaChanged, message)
+        })?;
+        let mut conditions = Vec::new();
+        for key in self.keys {
+            let values = key.values().filter(|v| v.len() == columns.len());
+            let values = values.ok_or_else(|| bug("a key has other columns than those that rows are looked for by"))?;
+            let mut parts = Vec::new();
+            for (at, (letter, bytes)) in columns.iter().zip(values) {
+                let literal = shape.related_literal(*at, letter, bytes)?;
+                parts.push(literal.map(|literal| format!("{} = {literal}", shape.compared(*at))));
+            }
+            let parts: Option<Vec<String>> = parts.into_iter().collect();
+            conditions.extend(parts.map(|parts| format!("({})", parts.join(" AND "))));
+        }
+        Ok(if conditions.is_empty() { "0".into() } else { format!("({})", conditions.join(" OR ")) })
+    }
+}
+
+/// Reads the page after `after`, of all rows or of the wanted ones.
 pub(crate) async fn page(
-    pool: &Pool,
-    config: &MysqlConfig,
+    source: Source<'_>,
     request: &TableRequest,
+    wanted: Option<Wanted<'_>>,
     after: Option<&ScanCursor>,
     limit: usize,
 ) -> Result<Read> {
-    read(pool, config, request, Some(limit), |shape| {
+    read(source, request, Some(limit), |shape| {
         let key = &shape.index_key;
-        let condition = match after {
-            None => String::new(),
+        let mut conditions = Vec::new();
+        if let Some(wanted) = &wanted {
+            conditions.push(wanted.condition(shape)?);
+        }
+        match after {
+            None => {}
             Some(cursor) => {
                 let texts: Vec<String> = serde_json::from_str(&cursor.0)
                     .map_err(|_| bug(format!("the scan cursor of table {} cannot be read", request.table)))?;
@@ -241,9 +305,11 @@ pub(crate) async fn page(
                     ));
                 }
                 let values = key.iter().zip(&texts).map(|(at, text)| shape.native_literal(*at, &unhex(text)?));
-                format!(" WHERE {}", behind(shape, &values.collect::<Result<Vec<_>>>()?))
+                conditions.push(behind(shape, &values.collect::<Result<Vec<_>>>()?));
             }
-        };
+        }
+        let condition =
+            if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         let order: Vec<String> = key.iter().map(|at| shape.column(*at)).collect();
         Ok(format!("{}{condition} ORDER BY {} LIMIT {limit}", shape.select(), order.join(", ")))
     })
@@ -269,12 +335,11 @@ fn behind(shape: &Shape, values: &[String]) -> String {
 
 /// Reads the rows with these keys; gives one entry for each.
 pub(crate) async fn rows_by_key(
-    pool: &Pool,
-    config: &MysqlConfig,
+    source: Source<'_>,
     request: &TableRequest,
     keys: &[RowKey],
 ) -> Result<(Read, Vec<Option<Row>>)> {
-    let mut read = read(pool, config, request, None, |shape| {
+    let mut read = read(source, request, None, |shape| {
         let mut conditions = Vec::new();
         for key in keys {
             let values = key.values().filter(|v| v.len() == shape.schema.key.len());
@@ -319,9 +384,7 @@ fn cursor(shape: &Shape, key: &[Option<Vec<u8>>]) -> Result<ScanCursor> {
 fn unhex(text: &str) -> Result<Vec<u8>> {
     let broken = || bug("a scan cursor cannot be read");
     let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap_or(""), 16).map_err(|_| broken()))
-        .collect()
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap_or(""), 16).map_err(|_| broken())).collect()
 }
 
 /// How many rows a page of a table may have, learnt from the width of its rows so far: asking for much more than fits

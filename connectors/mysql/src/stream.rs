@@ -19,6 +19,7 @@ use crate::error::{bug, unreachable};
 use crate::position::{self, Head, Log, Place, Server};
 use crate::reader::{BATCH, LogReader};
 use crate::resume::{self, HEARTBEAT};
+use crate::visibility::Teller;
 use crate::wire::Connection;
 use bytes::Buf as _;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub(crate) struct Tail {
     task: Option<JoinHandle<()>>,
     /// The last position handed out, beyond which nothing can be acknowledged.
     received: Option<Position>,
+    told: Teller,
 }
 
 impl Drop for Tail {
@@ -59,6 +61,7 @@ impl Drop for Tail {
         if let Some(task) = &self.task {
             task.abort();
         }
+        self.told.clear();
     }
 }
 
@@ -110,12 +113,14 @@ pub(crate) struct Opening {
     pub(crate) server: Arc<Server>,
     pub(crate) captures: crate::capture::Captures,
     pub(crate) from: Place,
+    pub(crate) told: Teller,
 }
 
 impl Tail {
     /// Asks for the log and starts the task that reads it.
     pub(crate) async fn start(opening: Opening) -> Result<Self> {
-        let Opening { config, server, captures, from } = opening;
+        let Opening { config, server, captures, from, told } = opening;
+        told.clear();
         let mut connection = Connection::open(&config).await?;
         resume::start(&mut connection, &config, &server, &from).await?;
         let shared = Arc::new(Shared::default());
@@ -126,6 +131,7 @@ impl Tail {
             reader,
             connection,
             shared: shared.clone(),
+            told: told.clone(),
             sender,
             batch: Batch::default(),
             heard_at: now,
@@ -134,7 +140,7 @@ impl Tail {
         };
         task.reader.idle(&mut task.batch, true);
         let task = tokio::spawn(task.run());
-        Ok(Self { batches, shared, task: Some(task), received: None })
+        Ok(Self { batches, shared, task: Some(task), received: None, told })
     }
 }
 
@@ -149,6 +155,7 @@ struct Task {
     reader: LogReader,
     connection: Connection,
     shared: Arc<Shared>,
+    told: Teller,
     sender: mpsc::Sender<Result<Vec<SourceMessage>>>,
     batch: Batch,
     /// When the server was last heard.
@@ -170,6 +177,7 @@ impl Task {
         };
         // What was read before the failure is good.
         if !self.batch.messages.is_empty() {
+            self.told.set(self.reader.told());
             let _ = self.sender.send(Ok(std::mem::take(&mut self.batch).messages)).await;
         }
         let _ = self.sender.send(Err(error)).await;
@@ -192,7 +200,10 @@ impl Task {
                 biased;
                 () = self.shared.wake.notified() => {}
                 room = self.sender.reserve(), if !self.batch.messages.is_empty() => match room {
-                    Ok(room) => room.send(Ok(std::mem::take(&mut self.batch).messages)),
+                    Ok(room) => {
+                        self.told.set(self.reader.told());
+                        room.send(Ok(std::mem::take(&mut self.batch).messages));
+                    }
                     // The handle is gone or closing.
                     Err(_) => self.shared.closing.store(true, Ordering::Release),
                 },
@@ -247,8 +258,10 @@ impl Task {
             }
         }
         if self.reader.is_between_transactions() {
-            let answered =
-                self.ask.as_ref().is_some_and(|ask| ask.goal.as_ref().is_some_and(|goal| self.reader.has_reached(goal)));
+            let answered = self
+                .ask
+                .as_ref()
+                .is_some_and(|ask| ask.goal.as_ref().is_some_and(|goal| self.reader.has_reached(goal)));
             if answered {
                 self.ask = None;
             }
@@ -258,7 +271,9 @@ impl Task {
             }
         }
         if now.duration_since(self.heard_at) > SILENCE {
-            return Err(unreachable(format!("nothing was heard from the server for {SILENCE:?}, not even a heartbeat")));
+            return Err(unreachable(format!(
+                "nothing was heard from the server for {SILENCE:?}, not even a heartbeat"
+            )));
         }
         Ok(())
     }

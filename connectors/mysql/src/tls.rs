@@ -62,8 +62,7 @@ impl TlsConfig {
             _ => Arc::new(AnyName { roots: Some(self.roots()?), provider: provider.clone() }),
         };
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder =
-            builder.map_err(|e| wrong(&e))?.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = builder.map_err(|e| wrong(&e))?.dangerous().with_custom_certificate_verifier(verifier);
         let config = match (&self.client_cert, &self.client_key) {
             (None, None) => builder.with_no_client_auth(),
             (Some(cert), Some(key)) => {
@@ -112,7 +111,9 @@ pub(crate) fn advice(error: &std::io::Error) -> Option<&'static str> {
         return None;
     };
     Some(match reason {
-        C::UnknownIssuer => "the server's certificate is not signed by a trusted authority: name the right one in ca_file",
+        C::UnknownIssuer => {
+            "the server's certificate is not signed by a trusted authority: name the right one in ca_file"
+        }
         C::NotValidForName | C::NotValidForNameContext { .. } => {
             "the certificate is for another host name (only subjectAltName counts): use a name it lists, or mode verify-ca"
         }

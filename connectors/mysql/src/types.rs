@@ -58,7 +58,9 @@ impl ZeroPolicy {
 /// What a column's values are, whichever way they come.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    Int { unsigned: bool },
+    Int {
+        unsigned: bool,
+    },
     Float,
     Double,
     Decimal,
@@ -288,7 +290,9 @@ mod tests {
         let mut row = RowBuilder::default();
         push_text(kind, Some(text.as_bytes()), &mut row, &mut Scratch::default()).unwrap();
         match row.finish().get(0) {
-            Value::Decimal(s) | Value::Date(s) | Value::Time(s) | Value::Timestamp(s) | Value::TimestampTz(s) => s.into(),
+            Value::Decimal(s) | Value::Date(s) | Value::Time(s) | Value::Timestamp(s) | Value::TimestampTz(s) => {
+                s.into()
+            }
             Value::List(s) => s.into(),
             Value::Int(i) => i.to_string(),
             Value::UInt(u) => u.to_string(),
@@ -332,7 +336,9 @@ mod tests {
 
     #[test]
     fn values_of_another_type_are_errors() {
-        for (kind, bytes) in [(Kind::Int { unsigned: false }, &b"x"[..]), (Kind::Double, b"1.x"), (Kind::Bit(9), &[0; 9])] {
+        for (kind, bytes) in
+            [(Kind::Int { unsigned: false }, &b"x"[..]), (Kind::Double, b"1.x"), (Kind::Bit(9), &[0; 9])]
+        {
             assert!(push_text(&kind, Some(bytes), &mut RowBuilder::default(), &mut Scratch::default()).is_err());
         }
     }

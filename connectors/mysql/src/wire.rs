@@ -75,9 +75,7 @@ impl Connection {
     }
 
     async fn connect(config: &MysqlConfig) -> Result<Self> {
-        let failed = |e: std::io::Error| {
-            unreachable(format!("connecting to {}: {e}", config.address())).caused_by(e)
-        };
+        let failed = |e: std::io::Error| unreachable(format!("connecting to {}: {e}", config.address())).caused_by(e);
         let socket: Box<dyn Socket> = if config.is_unix() {
             Box::new(UnixStream::connect(&config.host).await.map_err(failed)?)
         } else {
