@@ -1,0 +1,607 @@
+//! INSERT, UPDATE, DELETE, TRUNCATE: "INSERT (Transact-SQL)" and its siblings.
+
+use super::bind::{Binder, Bound, Offered, Scope, Source};
+use super::catalog::{self, Column, Object};
+use super::database::locked;
+use super::session::{Meta, Output, Session, metas};
+use super::views::literal;
+use crate::error::{Result, SqlError};
+use crate::sql::ast::{Assignment, Expr, Item, Name, Source as Values, Statement, TableRef};
+use crate::types::{Kind, SqlType};
+use rusqlite::types::Value;
+
+/// A change that is ready to run.
+struct Change {
+    sql: String,
+    params: Vec<Value>,
+    returning: Vec<Meta>,
+}
+
+impl Session {
+    /// Runs a statement that changes rows.
+    pub fn change(&mut self, s: &Statement, out: &mut dyn Output) -> Result<()> {
+        let n = match s {
+            Statement::Insert { table, columns, output, source } => self.insert(table, columns, output, source, out)?,
+            Statement::Update { top, target, sets, output, from, filter } => self.changing(
+                target,
+                from,
+                output,
+                out,
+                |b, object| b.update(object, target, top.as_ref(), sets, output, from, filter.as_ref()),
+                "UPDATE",
+            )?,
+            Statement::Delete { top, target, output, from, filter } => self.changing(
+                target,
+                from,
+                output,
+                out,
+                |b, object| b.delete(object, target, top.as_ref(), output, from, filter.as_ref()),
+                "DELETE",
+            )?,
+            Statement::Truncate(name) => self.truncate(name)?,
+            _ => 0,
+        };
+        self.row_count = n as i64;
+        out.done(Some(n), false);
+        Ok(())
+    }
+
+    /// UPDATE and DELETE: the target may be an alias of FROM.
+    fn changing(
+        &mut self,
+        target: &Name,
+        from: &[TableRef],
+        output: &[Item],
+        out: &mut dyn Output,
+        bind: impl Fn(&mut Binder<'_>, &Object) -> Result<Change>,
+        permission: &str,
+    ) -> Result<u64> {
+        let name = aliased(target, from).unwrap_or_else(|| target.clone());
+        let object = catalog::table(self, &name)?;
+        self.demand(permission, &object)?;
+        let returning = !output.is_empty();
+        self.write(|s| {
+            let change = bind(&mut Binder::new(s), &object)?;
+            s.run_change(&object, change, returning, out)
+        })
+    }
+
+    fn run_change(&mut self, object: &Object, change: Change, returning: bool, out: &mut dyn Output) -> Result<u64> {
+        let explain = |s: &Self, e: SqlError| s.explain(object, e);
+        if returning {
+            return self.emit(&change.sql, &change.returning, change.params, out).map_err(|e| explain(self, e));
+        }
+        let result =
+            self.c.prepare_cached(&change.sql).and_then(|mut st| st.execute(rusqlite::params_from_iter(change.params)));
+        match result {
+            Ok(n) => Ok(n as u64),
+            Err(e) => Err(explain(self, e.into())),
+        }
+    }
+
+    /// Turns SQLite's words about a unique index into 2627 or 2601.
+    fn explain(&self, object: &Object, e: SqlError) -> SqlError {
+        let Some(list) = e.message.split("UNIQUE constraint failed: ").nth(1) else { return e };
+        let mut ids: Vec<i64> =
+            list.split(", ").filter_map(|c| c.split(".c").nth(1)?.trim_end_matches('.').parse().ok()).collect();
+        ids.sort_unstable();
+        // The failing table may be another one, through a cascade.
+        let table = list.split('.').next().and_then(|t| t.strip_prefix('t')?.parse().ok()).unwrap_or(object.id);
+        let (Ok(indexes), Ok(Some(object))) = (catalog::indexes(&self.c, table), catalog::by_id(&self.c, table)) else {
+            return e;
+        };
+        let index = indexes.into_iter().find(|i| {
+            let mut columns = i.columns.clone();
+            columns.sort_unstable();
+            i.unique && columns == ids
+        });
+        let full = format!("{}.{}", object.schema, object.name);
+        match index {
+            Some(i) if i.constraint => {
+                let kind = if i.primary { "PRIMARY KEY" } else { "UNIQUE KEY" };
+                let text = format!(
+                    "Violation of {kind} constraint '{}'. Cannot insert duplicate key in object '{full}'.",
+                    i.name
+                );
+                SqlError::new(2627, 14, 1, text)
+            }
+            Some(i) => {
+                let text =
+                    format!("Cannot insert duplicate key row in object '{full}' with unique index '{}'.", i.name);
+                SqlError::new(2601, 14, 1, text)
+            }
+            None => e,
+        }
+    }
+
+    fn insert(
+        &mut self,
+        table: &Name,
+        names: &[String],
+        output: &[Item],
+        source: &Values,
+        out: &mut dyn Output,
+    ) -> Result<u64> {
+        let object = catalog::table(self, table)?;
+        self.demand("INSERT", &object)?;
+        if object.shipped {
+            return Err(SqlError::unmodelled("writing to tables of the system"));
+        }
+        let all = catalog::columns(&self.c, object.id)?;
+        let identity_insert = self.identity_insert == Some(object.id);
+        let targets = insert_targets(&object, &all, names, identity_insert)?;
+        let identity = all.iter().find(|c| c.identity.is_some() && !targets.iter().any(|t| t.id == c.id)).cloned();
+        let explicit_identity = targets.iter().position(|c| c.identity.is_some());
+        self.write(|s| {
+            let (change, drawn) = {
+                let mut b = Binder::new(s);
+                b.insert(&object, &all, &targets, identity.as_ref(), source, output)?
+            };
+            let n = s.run_change(&object, change, !output.is_empty(), out)?;
+            if let (Some(column), true) = (&identity, n > 0) {
+                let (_, increment) = column.identity.unwrap_or((1, 1));
+                let last = match drawn {
+                    Some(last) => last,
+                    // INSERT … SELECT numbered its rows from here.
+                    None => {
+                        let mut ids = locked(&s.db.identities);
+                        let before = ids.get(&object.id).copied().unwrap_or(0);
+                        let last = before + increment * (n as i64 - 1);
+                        ids.insert(object.id, last);
+                        last
+                    }
+                };
+                s.last_identity = Some(last);
+            } else if let Some(at) = explicit_identity {
+                let column = &targets[at];
+                let max: Option<i64> =
+                    s.c.query_row(&format!("SELECT max({}) FROM {}", column.physical(), object.physical()), [], |r| {
+                        r.get(0)
+                    })?;
+                if let Some(max) = max {
+                    locked(&s.db.identities).entry(object.id).and_modify(|v| *v = (*v).max(max)).or_insert(max);
+                    s.last_identity = Some(max);
+                }
+            }
+            Ok(n)
+        })
+    }
+
+    /// TRUNCATE TABLE: 4711 while captured, 4712 while referenced; change tracking starts anew.
+    fn truncate(&mut self, name: &Name) -> Result<u64> {
+        let object = catalog::table(self, name)?;
+        self.demand("ALTER", &object)?;
+        if object.cdc {
+            let text = format!(
+                "Cannot truncate table '{}' because it is published for replication or enabled for Change Data Capture.",
+                object.name
+            );
+            return Err(SqlError::new(4711, 16, 1, text));
+        }
+        let referenced: i64 =
+            self.c.query_row("SELECT count(*) FROM core_fks WHERE referenced = ?1", [object.id], |r| r.get(0))?;
+        if referenced > 0 {
+            let text = format!(
+                "Cannot truncate table '{}' because it is being referenced by a FOREIGN KEY constraint.",
+                object.name
+            );
+            return Err(SqlError::new(4712, 16, 1, text));
+        }
+        self.write(|s| {
+            s.drop_triggers(object.id)?;
+            s.c.execute(&format!("DELETE FROM {}", object.physical()), [])?;
+            s.build_triggers(&object)?;
+            locked(&s.db.identities).remove(&object.id);
+            super::tracking::truncated(s, &object)?;
+            Ok(0)
+        })
+    }
+}
+
+/// The table behind an alias of FROM.
+fn aliased(target: &Name, from: &[TableRef]) -> Option<Name> {
+    let [alias] = &target[..] else { return None };
+    fn search(t: &TableRef, alias: &str) -> Option<Name> {
+        match t {
+            TableRef::Named { name, alias: Some(a), .. } if a.eq_ignore_ascii_case(alias) => Some(name.clone()),
+            TableRef::Named { name, alias: None, .. } if name.last().is_some_and(|n| n.eq_ignore_ascii_case(alias)) => {
+                Some(name.clone())
+            }
+            TableRef::Join { left, right, .. } => search(left, alias).or_else(|| search(right, alias)),
+            _ => None,
+        }
+    }
+    from.iter().find_map(|t| search(t, alias))
+}
+
+/// Columns an INSERT gives values to: 264 twice, 207 unknown, 271 computed, 273 rowversion, 544 identity.
+fn insert_targets(object: &Object, all: &[Column], names: &[String], identity_insert: bool) -> Result<Vec<Column>> {
+    if names.is_empty() {
+        let free = |c: &&Column| c.computed.is_none() && c.ty.kind != Kind::RowVersion && c.identity.is_none();
+        if identity_insert && all.iter().any(|c| c.identity.is_some()) {
+            let text = format!(
+                "An explicit value for the identity column in table '{}' can only be specified when a column list is used and IDENTITY_INSERT is ON.",
+                object.name
+            );
+            return Err(SqlError::new(8101, 16, 1, text));
+        }
+        return Ok(all.iter().filter(free).cloned().collect());
+    }
+    let mut out: Vec<Column> = Vec::new();
+    for name in names {
+        let column = all.iter().find(|c| c.name.eq_ignore_ascii_case(name)).ok_or_else(|| SqlError::column(name))?;
+        if out.iter().any(|c| c.id == column.id) {
+            return Err(SqlError::new(
+                264,
+                16,
+                1,
+                format!(
+                    "The column name '{name}' is specified more than once in the SET clause or column list of an INSERT."
+                ),
+            ));
+        }
+        if column.computed.is_some() {
+            return Err(SqlError::new(
+                271,
+                16,
+                1,
+                format!(
+                    "The column \"{name}\" cannot be modified because it is either a computed column or is the result of a UNION operator."
+                ),
+            ));
+        }
+        if column.ty.kind == Kind::RowVersion {
+            return Err(SqlError::new(
+                273,
+                16,
+                1,
+                "Cannot insert an explicit value into a timestamp column. Use INSERT with a column list to exclude the timestamp column, or insert a DEFAULT into the timestamp column.",
+            ));
+        }
+        if column.identity.is_some() && !identity_insert {
+            return Err(SqlError::new(
+                544,
+                16,
+                1,
+                format!(
+                    "Cannot insert explicit value for identity column in table '{}' when IDENTITY_INSERT is set to OFF.",
+                    object.name
+                ),
+            ));
+        }
+        out.push(column.clone());
+    }
+    if identity_insert && all.iter().any(|c| c.identity.is_some()) && !out.iter().any(|c| c.identity.is_some()) {
+        return Err(SqlError::new(
+            545,
+            16,
+            1,
+            format!(
+                "Explicit value must be specified for identity column in table '{}' either when IDENTITY_INSERT is set to ON.",
+                object.name
+            ),
+        ));
+    }
+    Ok(out)
+}
+
+impl Binder<'_> {
+    /// A value on its way into a column.
+    pub fn assigned(&self, object: &Object, column: &Column, b: Bound) -> Result<String> {
+        let from = if b.untyped { column.ty } else { b.ty };
+        if !b.untyped {
+            // Checks that the conversion is allowed without CAST.
+            self.implicit(b.clone(), column.ty)?;
+        }
+        let full = literal(&Value::Text(format!("{}.{}.{}", self.session.db.name, object.schema, object.name)));
+        let name = literal(&Value::Text(column.name.clone()));
+        Ok(format!(
+            "t_set({}, {}, {}, {}, {full}, {name})",
+            b.sql,
+            from.code(),
+            column.ty.code(),
+            i64::from(column.nullable)
+        ))
+    }
+
+    fn default_of(&mut self, object: &Object, column: &Column) -> Result<String> {
+        if column.ty.kind == Kind::RowVersion {
+            return Ok("t_rowversion()".into());
+        }
+        let bound = match &column.default {
+            Some(text) => {
+                let e = crate::sql::parse_expr_text(text)?;
+                self.value(&e, &Scope::default())?
+            }
+            None => Bound::null(),
+        };
+        self.assigned(object, column, bound)
+    }
+
+    fn insert(
+        &mut self,
+        object: &Object,
+        all: &[Column],
+        targets: &[Column],
+        identity: Option<&Column>,
+        source: &Values,
+        output: &[Item],
+    ) -> Result<(Change, Option<i64>)> {
+        let rest: Vec<&Column> = all
+            .iter()
+            .filter(|c| c.computed.is_none() && c.identity.is_none() && !targets.iter().any(|t| t.id == c.id))
+            .collect();
+        let mut names: Vec<String> = targets.iter().map(Column::physical).collect();
+        names.extend(rest.iter().map(|c| c.physical()));
+        names.extend(identity.map(Column::physical));
+        let mut defaults = Vec::new();
+        for c in &rest {
+            defaults.push(self.default_of(object, c)?);
+        }
+        let scope = Scope::default();
+        let mut drawn = None;
+        let count_error = |more: bool| {
+            let (number, word) = if more { (110, "fewer") } else { (109, "more") };
+            SqlError::new(
+                number,
+                15,
+                1,
+                format!(
+                    "There are {word} columns in the INSERT statement than values specified in the VALUES clause. The number of values in the VALUES clause must match the number of columns specified in the INSERT statement."
+                ),
+            )
+        };
+        let body = match source {
+            Values::Values(rows) => {
+                let mut lines = Vec::new();
+                for row in rows {
+                    if row.len() != targets.len() {
+                        return Err(if row.len() > targets.len() { count_error(true) } else { count_error(false) });
+                    }
+                    let mut values = Vec::new();
+                    for (e, column) in row.iter().zip(targets) {
+                        values.push(if *e == Expr::Default {
+                            self.default_of(object, column)?
+                        } else {
+                            let b = self.value(e, &scope)?;
+                            self.assigned(object, column, b)?
+                        });
+                    }
+                    // Rows numbered one by one, in the order they are written.
+                    values.extend(defaults.iter().cloned());
+                    if let Some(c) = identity {
+                        let next = catalog::next_identity(self.session, object.id, c)?;
+                        drawn = Some(next);
+                        values.push(identity_literal(c.ty, next)?);
+                    }
+                    lines.push(format!("({})", values.join(", ")));
+                }
+                if names.is_empty() {
+                    return Err(SqlError::unmodelled("INSERT without any column"));
+                }
+                format!("VALUES {}", lines.join(", "))
+            }
+            Values::Default => {
+                let mut values = Vec::new();
+                for c in targets {
+                    values.push(self.default_of(object, c)?);
+                }
+                values.extend(defaults);
+                if let Some(c) = identity {
+                    let next = catalog::next_identity(self.session, object.id, c)?;
+                    drawn = Some(next);
+                    values.push(identity_literal(c.ty, next)?);
+                }
+                format!("VALUES ({})", values.join(", "))
+            }
+            Values::Query(q) => {
+                let bound = self.query(q, None)?;
+                if bound.columns.len() != targets.len() {
+                    let (number, word) =
+                        if bound.columns.len() > targets.len() { (121, "more") } else { (120, "fewer") };
+                    let text = format!(
+                        "The select list for the INSERT statement contains {word} items than the insert list. The number of SELECT values must match the number of INSERT columns."
+                    );
+                    return Err(SqlError::new(number, 15, 1, text));
+                }
+                let mut values = Vec::new();
+                for (i, (c, column)) in bound.columns.iter().zip(targets).enumerate() {
+                    let b = Bound { sql: format!("q.v{}", i + 1), ..c.bound.clone() };
+                    values.push(self.assigned(object, column, b)?);
+                }
+                values.extend(defaults);
+                if let Some(c) = identity {
+                    let first = catalog::next_identity(self.session, object.id, c)?;
+                    let (_, increment) = c.identity.unwrap_or((1, 1));
+                    if !c.ty.is_integer() {
+                        return Err(SqlError::unmodelled("INSERT … SELECT into an identity column that is no integer"));
+                    }
+                    values.push(format!("({first} + (row_number() OVER () - 1) * {increment})"));
+                }
+                // The rows are read before the first is written, so that a table can be copied into itself.
+                format!("SELECT {} FROM (SELECT * FROM ({}) LIMIT -1) AS q", values.join(", "), bound.sql)
+            }
+            Values::Exec(_) => return Err(SqlError::unmodelled("INSERT … EXEC")),
+        };
+        let (returning, clause) = self.returning(object, output, "inserted")?;
+        let sql = format!("INSERT INTO {}({}) {body}{clause}", object.physical(), names.join(", "));
+        Ok((Change { sql, params: self.parameters(), returning }, drawn))
+    }
+
+    /// OUTPUT: of the new rows for INSERT and UPDATE, of the old ones for DELETE.
+    fn returning(&mut self, object: &Object, output: &[Item], which: &str) -> Result<(Vec<Meta>, String)> {
+        if output.is_empty() {
+            return Ok((Vec::new(), String::new()));
+        }
+        let offered = self.offered(object, &object.physical())?;
+        let scope = Scope {
+            sources: vec![Source { name: which.into(), schema: None, columns: offered, table: None }],
+            parent: None,
+            grouped: None,
+        };
+        let mut columns: Vec<Offered> = Vec::new();
+        for item in output {
+            match item {
+                Item::Star(t) => self.star(t.as_deref(), &scope, &mut columns)?,
+                Item::Expr(e, alias) => {
+                    if let Expr::Column(parts) = e
+                        && parts.len() == 2
+                        && !parts[0].eq_ignore_ascii_case(which)
+                    {
+                        return Err(SqlError::unmodelled(format!(
+                            "OUTPUT {}.* in this statement",
+                            parts[0].to_ascii_lowercase()
+                        )));
+                    }
+                    let bound = self.value(e, &scope)?;
+                    let name = match (alias, e) {
+                        (Some(a), _) => a.clone(),
+                        (None, Expr::Column(parts)) => parts.last().cloned().unwrap_or_default(),
+                        _ => String::new(),
+                    };
+                    columns.push(Offered { name, bound });
+                }
+                Item::Assign(..) => return Err(SqlError::syntax("OUTPUT")),
+            }
+        }
+        let list: Vec<_> = columns.iter().map(|c| c.bound.sql.clone()).collect();
+        Ok((metas(&columns), format!(" RETURNING {}", list.join(", "))))
+    }
+
+    /// The rows a change is about: `SELECT rowid AS r, values … FROM … WHERE …`.
+    fn affected(
+        &mut self,
+        object: &Object,
+        target: &Name,
+        top: Option<&Expr>,
+        sets: &[(Column, &Expr)],
+        from: &[TableRef],
+        filter: Option<&Expr>,
+    ) -> Result<String> {
+        let mut texts = Vec::new();
+        let mut scope = Scope::default();
+        if from.is_empty() {
+            let called = target.last().cloned().unwrap_or_default();
+            let (sql, sources) = self.base_table(object, &called, Some(object.schema.clone()))?;
+            texts.push(sql);
+            scope.sources = sources;
+        } else {
+            for t in from {
+                let (sql, sources) = self.table_ref(t, None)?;
+                texts.push(sql);
+                scope.sources.extend(sources);
+            }
+            let named = |s: &Source| s.table.as_ref().is_some_and(|(id, _)| *id == object.id);
+            if !scope.sources.iter().any(named) {
+                let (sql, sources) = self.base_table(object, &object.name, Some(object.schema.clone()))?;
+                texts.push(sql);
+                scope.sources.extend(sources);
+            }
+        }
+        // By alias if the target is one, else the table itself.
+        let by_alias = target.len() == 1;
+        let alias = scope
+            .sources
+            .iter()
+            .filter_map(|s| s.table.as_ref().filter(|(id, _)| *id == object.id).map(|(_, a)| (s, a)))
+            .max_by_key(|(s, _)| by_alias && s.name.eq_ignore_ascii_case(&target[0]))
+            .map(|(_, a)| a.clone())
+            .ok_or_else(|| SqlError::object(&target.join(".")))?;
+        let mut list = vec![format!("{alias}.rowid AS r")];
+        for (i, (column, e)) in sets.iter().enumerate() {
+            let value = if **e == Expr::Default {
+                self.default_of(object, column)?
+            } else {
+                let b = self.value(e, &scope)?;
+                self.assigned(object, column, b)?
+            };
+            list.push(format!("{value} AS x{i}"));
+        }
+        let mut sql = format!("SELECT {} FROM {}", list.join(", "), texts.join(", "));
+        if let Some(f) = filter {
+            sql.push_str(&format!(" WHERE {}", self.condition(f, &scope)?));
+        }
+        if let Some(top) = top {
+            let n = self.value(top, &Scope::default())?;
+            let n = self.cast(n, SqlType::of(Kind::BigInt), None, false);
+            sql.push_str(&format!(" LIMIT t_top({})", n.sql));
+        }
+        Ok(sql)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn update(
+        &mut self,
+        object: &Object,
+        target: &Name,
+        top: Option<&Expr>,
+        sets: &[Assignment],
+        output: &[Item],
+        from: &[TableRef],
+        filter: Option<&Expr>,
+    ) -> Result<Change> {
+        if object.shipped {
+            return Err(SqlError::unmodelled("writing to tables of the system"));
+        }
+        let all = catalog::columns(&self.session.c, object.id)?;
+        let mut list = Vec::new();
+        for s in sets {
+            let name = s.column.last().cloned().unwrap_or_default();
+            let column =
+                all.iter().find(|c| c.name.eq_ignore_ascii_case(&name)).ok_or_else(|| SqlError::column(&name))?;
+            if column.identity.is_some() {
+                return Err(SqlError::new(8102, 16, 1, format!("Cannot update identity column '{name}'.")));
+            }
+            if column.computed.is_some() {
+                return Err(SqlError::new(
+                    271,
+                    16,
+                    1,
+                    format!(
+                        "The column \"{name}\" cannot be modified because it is either a computed column or is the result of a UNION operator."
+                    ),
+                ));
+            }
+            if column.ty.kind == Kind::RowVersion {
+                return Err(SqlError::new(272, 16, 1, "Cannot update a timestamp column."));
+            }
+            list.push((column.clone(), &s.value));
+        }
+        let affected = self.affected(object, target, top, &list, from, filter)?;
+        let mut assignments: Vec<String> =
+            list.iter().enumerate().map(|(i, (c, _))| format!("{} = src.x{i}", c.physical())).collect();
+        if let Some(version) = all.iter().find(|c| c.ty.kind == Kind::RowVersion) {
+            assignments.push(format!("{} = t_rowversion()", version.physical()));
+        }
+        let (returning, clause) = self.returning(object, output, "inserted")?;
+        let t = object.physical();
+        let sql = format!(
+            "WITH src AS MATERIALIZED ({affected}) UPDATE {t} SET {} FROM src WHERE {t}.rowid = src.r{clause}",
+            assignments.join(", ")
+        );
+        Ok(Change { sql, params: self.parameters(), returning })
+    }
+
+    fn delete(
+        &mut self,
+        object: &Object,
+        target: &Name,
+        top: Option<&Expr>,
+        output: &[Item],
+        from: &[TableRef],
+        filter: Option<&Expr>,
+    ) -> Result<Change> {
+        if object.shipped && !self.session.db_owner() {
+            return Err(SqlError::unmodelled("writing to tables of the system"));
+        }
+        let affected = self.affected(object, target, top, &[], from, filter)?;
+        let (returning, clause) = self.returning(object, output, "deleted")?;
+        let sql = format!("DELETE FROM {} WHERE rowid IN (SELECT r FROM ({affected})){clause}", object.physical());
+        Ok(Change { sql, params: self.parameters(), returning })
+    }
+}
+
+fn identity_literal(ty: SqlType, value: i64) -> Result<String> {
+    let v = crate::types::convert::convert(&Value::Integer(value), SqlType::of(Kind::BigInt), ty, 0)?;
+    Ok(literal(&v))
+}

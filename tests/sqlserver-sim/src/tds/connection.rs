@@ -1,0 +1,249 @@
+//! One connection from PRELOGIN to its end.
+
+use super::login::{self, Login7, Plan};
+use super::packet::{ATTENTION, LOGIN7, Message, PRELOGIN, Packets, RPC, read, send};
+use super::response::{Tokens, attention};
+use super::{request, tls};
+use crate::engine::server::{Entry, Server};
+use crate::engine::session::{Output, Session};
+use crate::error::SqlError;
+use crate::options::Encryption;
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+/// Anything that carries packets.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Serves a client until it goes, is killed, or breaks the protocol.
+pub async fn serve(server: Arc<Server>, socket: TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let options = server.options.clone();
+    let mut first = [0u8];
+    socket.peek(&mut first).await?;
+    let strict = options.encryption == Encryption::Strict;
+    if strict {
+        // A client that does not begin with TLS is not answered.
+        if first[0] != 0x16 {
+            return Ok(());
+        }
+        let certificate = options.certificate.as_ref().ok_or_else(no_certificate)?;
+        let mut stream = tls::acceptor(certificate, true)?.accept(socket).await?;
+        let m = read(&mut stream).await?;
+        if m.kind != PRELOGIN {
+            return Ok(());
+        }
+        reply(&mut stream, &login::prelogin(login::encrypt::ON, &options.version)).await?;
+        let m = read(&mut stream).await?;
+        return converse(server, Box::new(stream), m, true).await;
+    }
+    let mut socket = socket;
+    let m = read(&mut socket).await?;
+    if m.kind != PRELOGIN {
+        return Ok(());
+    }
+    let (answer, plan) = login::negotiate(options.encryption, login::client_encryption(&m.body));
+    reply(&mut socket, &login::prelogin(answer, &options.version)).await?;
+    match plan {
+        Plan::Refuse => Ok(()),
+        Plan::Clear => {
+            let m = read(&mut socket).await?;
+            converse(server, Box::new(socket), m, false).await
+        }
+        Plan::LoginOnly | Plan::Full => {
+            let certificate = options.certificate.as_ref().ok_or_else(no_certificate)?;
+            let mut stream = tls::acceptor(certificate, false)?.accept(tls::Framed::new(socket)).await?;
+            stream.get_mut().0.finish();
+            let m = read(&mut stream).await?;
+            if plan == Plan::Full {
+                return converse(server, Box::new(stream), m, false).await;
+            }
+            // The login was under TLS; the rest is not.
+            let (framed, _) = stream.into_inner();
+            converse(server, Box::new(framed.into_inner()), m, false).await
+        }
+    }
+}
+
+fn no_certificate() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "TLS is on and the options name no certificate")
+}
+
+async fn reply<S: AsyncWrite + Unpin>(stream: &mut S, body: &[u8]) -> io::Result<()> {
+    let bytes = Packets::new(4096, 0).push(body, true);
+    send(stream, &bytes).await
+}
+
+/// LOGIN7 and everything after it.
+async fn converse(server: Arc<Server>, stream: Box<dyn Stream>, first: Message, strict: bool) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (sink, mut inbox) = mpsc::channel(4);
+    if first.kind != LOGIN7 {
+        return Ok(());
+    }
+    let Some(login) = login::parse(&first.body) else { return Ok(()) };
+    let mut packets = Packets::new(4096, 0);
+    let opened = {
+        let (server, login) = (server.clone(), login.clone());
+        tokio::task::spawn_blocking(move || open(&server, &login)).await.map_err(io::Error::other)?
+    };
+    let session = match opened {
+        Ok(s) => s,
+        Err(list) => {
+            let mut t = Tokens::new(&server.options.server_name, "", server.options.quirks, false, None);
+            list.iter().for_each(|e| t.error(e));
+            let bytes = packets.push(&t.finish(), true);
+            return send(&mut writer, &bytes).await;
+        }
+    };
+    let size = if (512..=32_767).contains(&login.packet_size) { login.packet_size } else { 4096 };
+    packets = Packets::new(size, session.id as u16);
+    send(&mut writer, &packets.push(&welcome(&server, &session, &login, size, strict), true)).await?;
+    let (kill, mut killed) = watch::channel(false);
+    let id = session.id;
+    let kill = move || {
+        // Nobody listening means that the connection is gone already.
+        let _ = kill.send(true);
+    };
+    server.enter(id, Entry { login: session.login.clone(), program: session.program.clone(), kill: Box::new(kill) });
+    let reading = tokio::spawn(async move {
+        loop {
+            let m = read(&mut reader).await;
+            let over = m.is_err();
+            if sink.send(m).await.is_err() || over {
+                return;
+            }
+        }
+    });
+    let result = tokio::select! {
+        r = requests(&server, session, &mut inbox, &mut writer, &mut packets) => r,
+        _ = killed.wait_for(|k| *k) => Ok(()),
+    };
+    server.leave(id);
+    reading.abort();
+    result
+}
+
+fn open(server: &Arc<Server>, login: &Login7) -> Result<Session, Vec<SqlError>> {
+    if login.integrated {
+        return Err(vec![SqlError::new(
+            18_452,
+            14,
+            1,
+            "Login failed. The login is from an untrusted domain and cannot be used with Integrated authentication.",
+        )]);
+    }
+    let account = server.authenticate(&login.user, &login.password).map_err(|e| vec![e])?;
+    let session = Session::open(server, &account, &login.database);
+    // A database that cannot be opened fails the login, too.
+    let mut session = session
+        .map_err(|e| vec![e, SqlError::new(18_456, 14, 1, format!("Login failed for user '{}'.", login.user))])?;
+    session.program = login.program.clone();
+    session.host = login.host.clone();
+    Ok(session)
+}
+
+/// The answer to a good login.
+fn welcome(server: &Server, session: &Session, login: &Login7, size: usize, strict: bool) -> Vec<u8> {
+    let mut t = Tokens::new(&server.options.server_name, &session.db.name, server.options.quirks, false, None);
+    t.database("master", &session.db.name);
+    let mut body = vec![7, 5];
+    body.extend(session.db.collation.wire());
+    body.push(0);
+    t.raw_environment(&body);
+    t.environment(2, "us_english", "");
+    t.info(&SqlError::new(5703, 0, 1, "Changed language setting to us_english."));
+    t.raw(&login::acknowledge(login.version, &server.options.version, strict));
+    t.environment(4, &size.to_string(), "4096");
+    if !login.features.is_empty() {
+        // FEATUREEXTACK: UTF-8 support (0x0A) is the only one granted.
+        let mut ack = vec![0xAE];
+        if login.features.contains(&0x0A) {
+            ack.extend([0x0A, 1, 0, 0, 0, 1]);
+        }
+        ack.push(0xFF);
+        t.raw(&ack);
+    }
+    t.finish()
+}
+
+/// Messages as they come in. Reading is a task of its own: a read that is dropped half-way would lose bytes.
+type Inbox = mpsc::Receiver<io::Result<Message>>;
+type Writer = WriteHalf<Box<dyn Stream>>;
+
+/// Requests, one at a time; an attention may come while one runs.
+async fn requests(
+    server: &Arc<Server>,
+    session: Session,
+    inbox: &mut Inbox,
+    writer: &mut Writer,
+    packets: &mut Packets,
+) -> io::Result<()> {
+    let mut session = session;
+    let mut next = None;
+    loop {
+        let m = match next.take() {
+            Some(m) => m,
+            None => match inbox.recv().await {
+                Some(Ok(m)) => m,
+                Some(Err(e)) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(e),
+                _ => return Ok(()),
+            },
+        };
+        if m.kind == ATTENTION {
+            send(writer, &packets.push(&attention(), true)).await?;
+            continue;
+        }
+        // A message that was taken back has no body and no answer but an empty DONE.
+        let interrupt = session.c.get_interrupt_handle();
+        let (sink, mut parts) = mpsc::channel::<Vec<u8>>(4);
+        let (name, quirks) = (server.options.server_name.clone(), server.options.quirks);
+        let mut work = tokio::task::spawn_blocking(move || {
+            let mut tokens = Tokens::new(&name, &session.db.name.clone(), quirks, m.kind == RPC, Some(sink));
+            request::run(&mut session, &m, &mut tokens);
+            (session, tokens.finish())
+        });
+        let mut cancelled = false;
+        let mut closed = false;
+        let (back, last) = loop {
+            tokio::select! {
+                Some(part) = parts.recv() => {
+                    if !cancelled && !closed {
+                        send(writer, &packets.push(&part, false)).await?;
+                    }
+                }
+                done = &mut work => break done.map_err(io::Error::other)?,
+                m = inbox.recv(), if !cancelled && !closed && next.is_none() => match m {
+                    Some(Ok(m)) if m.kind == ATTENTION => {
+                        cancelled = true;
+                        interrupt.interrupt();
+                    }
+                    // A client that sends the next request before it has read the answer.
+                    Some(Ok(m)) => next = Some(m),
+                    _ => {
+                        closed = true;
+                        interrupt.interrupt();
+                    }
+                },
+            }
+        };
+        session = back;
+        if closed {
+            return Ok(());
+        }
+        // Parts may still lie in the channel.
+        while let Ok(part) = parts.try_recv() {
+            if !cancelled {
+                send(writer, &packets.push(&part, false)).await?;
+            }
+        }
+        if cancelled {
+            send(writer, &packets.push(&attention(), true)).await?;
+        } else {
+            send(writer, &packets.push(&last, true)).await?;
+        }
+    }
+}
