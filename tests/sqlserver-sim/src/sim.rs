@@ -52,7 +52,13 @@ impl Sim {
             .enable_all()
             .build()
             .map_err(fault)?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", port))).map_err(fault)?;
+        // Bound without the runtime, so that a server can be started from within another one.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).map_err(fault)?;
+        listener.set_nonblocking(true).map_err(fault)?;
+        let listener = {
+            let _context = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(fault)?
+        };
         let address = listener.local_addr().map_err(fault)?;
         let shared = server.clone();
         runtime.spawn(async move {
@@ -291,18 +297,8 @@ impl Drop for Sim {
         self.server.kill(|_, _| true);
         if let Some(r) = self.runtime.take() {
             // Statements that still run are not waited for.
-            r.shut_down_now();
+            r.shutdown_background();
         }
-    }
-}
-
-trait ShutDown {
-    fn shut_down_now(self);
-}
-
-impl ShutDown for tokio::runtime::Runtime {
-    fn shut_down_now(self) {
-        self.shutdown_background();
     }
 }
 

@@ -5,5 +5,7 @@
 mod capture;
 mod catalogue;
 mod engine;
+mod freetds;
 mod support;
+mod tiberius_client;
 mod tracking;
