@@ -133,11 +133,14 @@ impl Session {
         let identity = all.iter().find(|c| c.identity.is_some() && !targets.iter().any(|t| t.id == c.id)).cloned();
         let explicit_identity = targets.iter().position(|c| c.identity.is_some());
         self.write(|s| {
-            let (change, drawn) = {
+            let (changes, drawn) = {
                 let mut b = Binder::new(s);
                 b.insert(&object, &all, &targets, identity.as_ref(), source, output)?
             };
-            let n = s.run_change(&object, change, !output.is_empty(), out)?;
+            let mut n = 0;
+            for change in changes {
+                n += s.run_change(&object, change, !output.is_empty(), out)?;
+            }
             if let (Some(column), true) = (&identity, n > 0) {
                 let (_, increment) = column.identity.unwrap_or((1, 1));
                 let last = match drawn {
@@ -293,15 +296,14 @@ impl Binder<'_> {
             // Checks that the conversion is allowed without CAST.
             self.implicit(b.clone(), column.ty)?;
         }
+        Ok(self.assignment(object, column, &b.sql, &from.code().to_string()))
+    }
+
+    /// SQLite text that checks and converts a value of the type `from` (text of a type code) for a column.
+    fn assignment(&self, object: &Object, column: &Column, value: &str, from: &str) -> String {
         let full = literal(&Value::Text(format!("{}.{}.{}", self.session.db.name, object.schema, object.name)));
         let name = literal(&Value::Text(column.name.clone()));
-        Ok(format!(
-            "t_set({}, {}, {}, {}, {full}, {name})",
-            b.sql,
-            from.code(),
-            column.ty.code(),
-            i64::from(column.nullable)
-        ))
+        format!("t_set({value}, {from}, {}, {}, {full}, {name})", column.ty.code(), i64::from(column.nullable))
     }
 
     fn default_of(&mut self, object: &Object, column: &Column) -> Result<String> {
@@ -326,7 +328,7 @@ impl Binder<'_> {
         identity: Option<&Column>,
         source: &Values,
         output: &[Item],
-    ) -> Result<(Change, Option<i64>)> {
+    ) -> Result<(Vec<Change>, Option<i64>)> {
         let rest: Vec<&Column> = all
             .iter()
             .filter(|c| c.computed.is_none() && c.identity.is_none() && !targets.iter().any(|t| t.id == c.id))
@@ -338,46 +340,32 @@ impl Binder<'_> {
         for c in &rest {
             defaults.push(self.default_of(object, c)?);
         }
-        let scope = Scope::default();
         let mut drawn = None;
-        let count_error = |more: bool| {
-            let (number, word) = if more { (110, "fewer") } else { (109, "more") };
-            SqlError::new(
-                number,
-                15,
-                1,
-                format!(
-                    "There are {word} columns in the INSERT statement than values specified in the VALUES clause. The number of values in the VALUES clause must match the number of columns specified in the INSERT statement."
-                ),
-            )
-        };
         let body = match source {
+            Values::Values(rows) if output.is_empty() => {
+                // Row by row: SQLite takes long over one statement with thousands of constants, and no time at all over one
+                // it has seen before.
+                let mut changes = Vec::new();
+                for row in rows {
+                    let mut b = Binder::new(self.session);
+                    let (values, next) = b.row(object, targets, &defaults, identity, row)?;
+                    drawn = next.or(drawn);
+                    let sql = format!(
+                        "INSERT INTO {}({}) VALUES ({})",
+                        object.physical(),
+                        names.join(", "),
+                        values.join(", ")
+                    );
+                    changes.push(Change { sql, params: b.parameters(), returning: Vec::new() });
+                }
+                return Ok((changes, drawn));
+            }
             Values::Values(rows) => {
                 let mut lines = Vec::new();
                 for row in rows {
-                    if row.len() != targets.len() {
-                        return Err(if row.len() > targets.len() { count_error(true) } else { count_error(false) });
-                    }
-                    let mut values = Vec::new();
-                    for (e, column) in row.iter().zip(targets) {
-                        values.push(if *e == Expr::Default {
-                            self.default_of(object, column)?
-                        } else {
-                            let b = self.value(e, &scope)?;
-                            self.assigned(object, column, b)?
-                        });
-                    }
-                    // Rows numbered one by one, in the order they are written.
-                    values.extend(defaults.iter().cloned());
-                    if let Some(c) = identity {
-                        let next = catalog::next_identity(self.session, object.id, c)?;
-                        drawn = Some(next);
-                        values.push(identity_literal(c.ty, next)?);
-                    }
+                    let (values, next) = self.row(object, targets, &defaults, identity, row)?;
+                    drawn = next.or(drawn);
                     lines.push(format!("({})", values.join(", ")));
-                }
-                if names.is_empty() {
-                    return Err(SqlError::unmodelled("INSERT without any column"));
                 }
                 format!("VALUES {}", lines.join(", "))
             }
@@ -425,7 +413,54 @@ impl Binder<'_> {
         };
         let (returning, clause) = self.returning(object, output, "inserted")?;
         let sql = format!("INSERT INTO {}({}) {body}{clause}", object.physical(), names.join(", "));
-        Ok((Change { sql, params: self.parameters(), returning }, drawn))
+        Ok((vec![Change { sql, params: self.parameters(), returning }], drawn))
+    }
+
+    /// The values of one row of VALUES, and the number drawn for its identity column: 109 and 110 for too few and too many.
+    fn row(
+        &mut self,
+        object: &Object,
+        targets: &[Column],
+        defaults: &[String],
+        identity: Option<&Column>,
+        row: &[Expr],
+    ) -> Result<(Vec<String>, Option<i64>)> {
+        if row.len() != targets.len() {
+            let (number, word) = if row.len() > targets.len() { (110, "fewer") } else { (109, "more") };
+            let text = format!(
+                "There are {word} columns in the INSERT statement than values specified in the VALUES clause. The number of \
+                 values in the VALUES clause must match the number of columns specified in the INSERT statement."
+            );
+            return Err(SqlError::new(number, 15, 1, text));
+        }
+        let mut values = Vec::new();
+        for (e, column) in row.iter().zip(targets) {
+            if *e == Expr::Default {
+                values.push(self.default_of(object, column)?);
+                continue;
+            }
+            let b = self.value(e, &Scope::default())?;
+            values.push(match self.literal_value(e) {
+                Some(v) => {
+                    self.implicit(b.clone(), column.ty)?;
+                    let (v, from) = (self.parameter(v), self.parameter(Value::Integer(b.ty.code())));
+                    self.assignment(object, column, &v, &from)
+                }
+                None => self.assigned(object, column, b)?,
+            });
+        }
+        values.extend(defaults.iter().cloned());
+        let mut drawn = None;
+        if let Some(c) = identity {
+            let next = catalog::next_identity(self.session, object.id, c)?;
+            drawn = Some(next);
+            let v = crate::types::convert::convert(&Value::Integer(next), SqlType::of(Kind::BigInt), c.ty, 0)?;
+            values.push(self.parameter(v));
+        }
+        if values.is_empty() {
+            return Err(SqlError::unmodelled("INSERT without any column"));
+        }
+        Ok((values, drawn))
     }
 
     /// OUTPUT: of the new rows for INSERT and UPDATE, of the old ones for DELETE.

@@ -6,6 +6,7 @@ mod capture;
 mod catalogue;
 mod engine;
 mod freetds;
+mod readers;
 mod support;
 mod tiberius_client;
 mod tracking;

@@ -1,6 +1,6 @@
 //! Binding of values and conditions.
 
-use super::{Binder, Bound, Hold, Scope, as_numeric};
+use super::{Binder, Bound, Hold, Scope, Slot, as_numeric};
 use crate::engine::views::literal;
 use crate::error::{Result, SqlError};
 use crate::sql::ast::{Expr, Query};
@@ -17,13 +17,11 @@ impl Binder<'_> {
             && !matches!(e, Expr::Int(_) | Expr::Str(..) | Expr::Var(_) | Expr::Null)
         {
             let free = Scope { sources: scope.sources.clone(), parent: scope.parent, grouped: None };
-            let mark = self.variables.len();
             if !contains_aggregate(e) && !matches!(e, Expr::Scalar(_)) {
                 let b = self.value(e, &free)?;
                 if groups.contains(&b.sql) {
                     return Ok(b);
                 }
-                self.variables.truncate(mark.max(self.variables.len()));
             }
         }
         match e {
@@ -151,14 +149,32 @@ impl Binder<'_> {
         let Some((ty, _)) = self.session.variable(name) else {
             return Err(SqlError::new(137, 15, 2, format!("Must declare the scalar variable \"{name}\".")));
         };
-        let at = match self.variables.iter().position(|v| v.eq_ignore_ascii_case(name)) {
+        let known = |s: &Slot| matches!(s, Slot::Variable(n) if n.eq_ignore_ascii_case(name));
+        let at = match self.slots.iter().position(known) {
             Some(at) => at,
             None => {
-                self.variables.push(name.into());
-                self.variables.len() - 1
+                self.slots.push(Slot::Variable(name.into()));
+                self.slots.len() - 1
             }
         };
         Ok(Bound::new(format!("?{}", at + 1), *ty))
+    }
+
+    /// The value of a literal, if that is all an expression is.
+    pub fn literal_value(&self, e: &Expr) -> Option<Value> {
+        Some(match e {
+            Expr::Int(n) => Value::Integer(n.parse::<i32>().ok()?.into()),
+            Expr::Negative(e) => match &**e {
+                Expr::Int(n) => Value::Integer((-n.parse::<i64>().ok()?).try_into().map(|v: i32| v.into()).ok()?),
+                _ => return None,
+            },
+            Expr::Exact(n) => Value::Blob(decimal::to_bytes(decimal::parse(n)?.0)),
+            Expr::Float(n) => Value::Real(n.parse().ok()?),
+            Expr::Str(s, true) => Value::Text(s.clone()),
+            Expr::Str(s, false) => Value::Text(self.session.db.collation.through_page(s)),
+            Expr::Hex(b) => Value::Blob(b.clone()),
+            _ => return None,
+        })
     }
 
     /// Finds a column: 207, 209 (ambiguous), 4104 (unknown prefix), 8120 (not grouped).

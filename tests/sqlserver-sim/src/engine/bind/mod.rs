@@ -104,12 +104,19 @@ pub struct Scope<'a> {
     pub grouped: Option<Vec<String>>,
 }
 
+/// A parameter.
+#[derive(Debug)]
+enum Slot {
+    Variable(String),
+    Value(Value),
+}
+
 /// The state of one binding.
 pub struct Binder<'s> {
     /// The session.
     pub session: &'s Session,
-    /// Variables the text uses; the first is `?1`.
-    pub variables: Vec<String>,
+    /// What the parameters of the text stand for; the first is `?1`.
+    slots: Vec<Slot>,
     /// Common table expressions in reach, the innermost last.
     ctes: Vec<(String, Vec<String>, crate::sql::ast::Query)>,
     aliases: usize,
@@ -124,12 +131,22 @@ pub struct Binder<'s> {
 impl<'s> Binder<'s> {
     /// A binder for a session.
     pub fn new(session: &'s Session) -> Self {
-        Self { session, variables: Vec::new(), ctes: Vec::new(), aliases: 0, depth: 0, kept: false, trusted: false }
+        Self { session, slots: Vec::new(), ctes: Vec::new(), aliases: 0, depth: 0, kept: false, trusted: false }
     }
 
-    /// Values of the variables the text uses, in order.
+    /// Values of the parameters of the text, in order.
     pub fn parameters(&self) -> Vec<Value> {
-        self.variables.iter().map(|v| self.session.variable(v).map_or(Value::Null, |(_, v)| v.clone())).collect()
+        let value = |s: &Slot| match s {
+            Slot::Variable(name) => self.session.variable(name).map_or(Value::Null, |(_, v)| v.clone()),
+            Slot::Value(v) => v.clone(),
+        };
+        self.slots.iter().map(value).collect()
+    }
+
+    /// A parameter for a value.
+    pub fn parameter(&mut self, v: Value) -> String {
+        self.slots.push(Slot::Value(v));
+        format!("?{}", self.slots.len())
     }
 
     /// A new SQLite alias.

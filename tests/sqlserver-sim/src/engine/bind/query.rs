@@ -139,11 +139,11 @@ impl Binder<'_> {
             }
             SetExpr::Nested(q) => self.query(q, parent),
             SetExpr::Values(rows) => self.values(rows, parent),
+            SetExpr::Op(_, "UNION ALL", _) => self.union_all(body, parent),
             SetExpr::Op(l, op, r) => {
                 let (left, right) = (self.set(l, parent)?, self.set(r, parent)?);
                 if left.columns.len() != right.columns.len() {
-                    let text = "All queries combined using a UNION, INTERSECT or EXCEPT operator must have an equal number of expressions in their target lists.";
-                    return Err(SqlError::new(205, 16, 1, text));
+                    return Err(unequal());
                 }
                 let mut columns = Vec::new();
                 let (mut lefts, mut rights) = (Vec::new(), Vec::new());
@@ -151,8 +151,7 @@ impl Binder<'_> {
                     let at = |side: &Offered| Bound { sql: format!("v{}", i + 1), ..side.bound.clone() };
                     let ty = self.common(&a.bound, &b.bound, "UNION")?;
                     let (x, y) = (self.implicit(at(a), ty)?, self.implicit(at(b), ty)?);
-                    let whole = *op == "UNION ALL";
-                    let text = |v: &Bound| if whole || !v.ty.is_char() { v.sql.clone() } else { self.key(v) };
+                    let text = |v: &Bound| if v.ty.is_char() { self.key(v) } else { v.sql.clone() };
                     lefts.push(format!("{} AS v{}", text(&x), i + 1));
                     rights.push(format!("{} AS v{}", text(&y), i + 1));
                     let nullable = a.bound.nullable || b.bound.nullable;
@@ -173,6 +172,58 @@ impl Binder<'_> {
                 Ok(BoundQuery { sql, columns, single_row: false, limited: false, assign: Vec::new(), into: None })
             }
         }
+    }
+
+    /// `a UNION ALL b UNION ALL c …`: a reader of a thousand tables asks for all of them in one such chain.
+    fn union_all(&mut self, body: &SetExpr, parent: Option<&Scope<'_>>) -> Result<BoundQuery> {
+        let mut parts = Vec::new();
+        let mut at = body;
+        while let SetExpr::Op(l, "UNION ALL", r) = at {
+            parts.push(&**r);
+            at = l;
+        }
+        parts.push(at);
+        let mut bound = Vec::new();
+        for part in parts.into_iter().rev() {
+            bound.push(self.set(part, parent)?);
+        }
+        let width = bound[0].columns.len();
+        if bound.iter().any(|b| b.columns.len() != width) {
+            return Err(unequal());
+        }
+        let mut columns = Vec::new();
+        for i in 0..width {
+            let mut all = bound[0].columns[i].bound.clone();
+            for b in &bound[1..] {
+                let next = &b.columns[i].bound;
+                let ty = self.common(&all, next, "UNION ALL")?;
+                let untyped = all.untyped && next.untyped;
+                all = Bound {
+                    ty,
+                    untyped,
+                    nullable: all.nullable || next.nullable,
+                    hold: all.hold.max(next.hold),
+                    ..all
+                };
+            }
+            let result = Bound { nullable: all.nullable, hold: all.hold, ..Bound::new(format!("v{}", i + 1), all.ty) };
+            columns.push(Offered { name: bound[0].columns[i].name.clone(), bound: result });
+        }
+        let mut texts = Vec::new();
+        for b in &bound {
+            let mut items = Vec::new();
+            for (i, (c, to)) in b.columns.iter().zip(&columns).enumerate() {
+                let v = self.implicit(Bound { sql: format!("v{}", i + 1), ..c.bound.clone() }, to.bound.ty)?;
+                items.push(format!("{} AS v{}", v.sql, i + 1));
+            }
+            texts.push(format!("SELECT {} FROM ({})", items.join(", "), b.sql));
+        }
+        // SQLite joins at most 500 queries at one level.
+        while texts.len() > 1 {
+            texts = texts.chunks(400).map(|part| format!("SELECT * FROM ({})", part.join(" UNION ALL "))).collect();
+        }
+        let sql = texts.pop().unwrap_or_default();
+        Ok(BoundQuery { sql, columns, single_row: false, limited: false, assign: Vec::new(), into: None })
     }
 
     /// "Table value constructor": columns take the type of the highest precedence.
@@ -397,6 +448,11 @@ impl Binder<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn unequal() -> SqlError {
+    let text = "All queries combined using a UNION, INTERSECT or EXCEPT operator must have an equal number of expressions in their target lists.";
+    SqlError::new(205, 16, 1, text)
 }
 
 /// A column comes out under the name it was made with, not as the query wrote it.
