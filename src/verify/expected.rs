@@ -3,6 +3,7 @@
 use super::sort::{Item, Sorted, Sorter};
 use super::{Progress, Side, failed};
 use crate::error::{DaemonKind, Error, Result};
+use crate::gather::Gatherer;
 use crate::mapping::{Applied, BoundRule, Mapping, Missing, Rule};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,18 +37,28 @@ pub enum What {
 }
 
 impl Expected {
-    /// What a rule makes of a row; `None` if the row is outside the rule. The external id is missing if it could not be
-    /// computed.
-    pub fn of(
+    /// What a rule makes of rows that were read just now, one entry for each: `None` if the row is outside the rule. The
+    /// external id is missing if it could not be computed.
+    pub async fn of(
+        side: &Side<'_>,
         rule: &Rule,
         bound: &BoundRule,
-        schema: &TableSchema,
-        row: &Row,
-    ) -> Result<Option<(Option<Box<str>>, Self)>> {
+        schema: &Arc<TableSchema>,
+        rows: &[Row],
+    ) -> Result<Vec<Option<(Option<Box<str>>, Self)>>> {
+        let records = if rule.relations.is_some() {
+            Gatherer::new(side.connector, &side.mapping.requests()).records(rule, schema, rows).await?
+        } else {
+            rows.iter().map(|row| bound.apply(row)).collect()
+        };
+        rows.iter().zip(records).map(|(row, record)| Self::from(rule, schema, row, record)).collect()
+    }
+
+    fn from(rule: &Rule, schema: &TableSchema, row: &Row, record: Applied) -> Result<Option<(Option<Box<str>>, Self)>> {
         let bug = |what: &str| Error::new(DaemonKind::Bug, format!("rule {}: {what}", rule.name));
         let key = RowKey::of(row, &schema.key).ok_or_else(|| bug("a row was read without its key"))?;
         let expected = |what| Self { rule: rule.id.0, key, what };
-        Ok(match bound.apply(row) {
+        Ok(match record {
             Applied::Upsert { external_id, document, references } => {
                 let optional = references
                     .into_iter()
@@ -230,11 +241,10 @@ pub async fn each_record(
         let (mut after, mut rows) = (None, 0);
         loop {
             let chunk = chunk(side.connector, &request, after.as_ref(), side.chunk_rows).await?;
-            for row in &chunk.rows {
-                for (rule, bound) in rules.iter().zip(bound.to(&rules, &chunk.schema)?) {
-                    if let Some((id, expected)) = Expected::of(rule, bound, &chunk.schema, row)? {
-                        f(rule, id, expected)?;
-                    }
+            for (rule, bound) in rules.iter().zip(bound.to(&rules, &chunk.schema)?) {
+                let records = Expected::of(side, rule, bound, &chunk.schema, &chunk.rows).await?;
+                for (id, expected) in records.into_iter().flatten() {
+                    f(rule, id, expected)?;
                 }
             }
             rows += chunk.rows.len() as u64;

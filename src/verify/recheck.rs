@@ -10,7 +10,7 @@ use crate::crm::StoredRecord;
 use crate::error::Result;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use tidemark_contract::RowKey;
+use tidemark_contract::{Row, RowKey};
 
 /// Keys read from the source at once.
 const KEYS: usize = 200;
@@ -117,12 +117,15 @@ async fn rows_now(side: &Side<'_>, candidates: &[Candidate]) -> Result<Now> {
             let keys: Vec<RowKey> = part.iter().map(|(_, _, key)| (*key).clone()).collect();
             let fetched = side.connector.fetch_rows(&request, &keys).await?;
             let bound = bound.to(&rules, &fetched.schema)?;
-            for ((candidate, number, _), row) in part.iter().zip(&fetched.rows) {
-                let Some(row) = row else { continue };
-                let rule = rules.iter().zip(bound).find(|(rule, _)| rule.id.0 == *number);
-                let Some((rule, bound)) = rule else { continue };
-                if let Some(made) = Expected::of(rule, bound, &fetched.schema, row)? {
-                    out.entry(candidate.external_id.clone()).or_default().push(made);
+            for (rule, bound) in rules.iter().zip(bound) {
+                let of_rule = part.iter().zip(&fetched.rows).filter(|((_, number, _), _)| *number == rule.id.0);
+                let (candidates, rows): (Vec<&Candidate>, Vec<Row>) =
+                    of_rule.filter_map(|((candidate, ..), row)| Some((*candidate, row.clone()?))).unzip();
+                let made = Expected::of(side, rule, bound, &fetched.schema, &rows).await?;
+                for (candidate, made) in candidates.into_iter().zip(made) {
+                    if let Some(made) = made {
+                        out.entry(candidate.external_id.clone()).or_default().push(made);
+                    }
                 }
             }
         }
