@@ -40,6 +40,7 @@
 //! that a crash interrupted, removals are sent whether the ledger knows the record or not: what the earlier process had
 //! sent after its last saved cursor may be missing from it.
 
+use super::assembly::{Item, Purpose};
 use super::engine::Engine;
 use super::page::PageRow;
 use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
@@ -111,6 +112,7 @@ impl Engine {
             Ok(bound) => {
                 tracing::info!(table = table.name, "the table's schema changed; the mapping still fits");
                 table.bound = bound;
+                self.check_related(index);
             }
             Err::<_, crate::mapping::BindError>(error) => {
                 let reason = format!(
@@ -141,7 +143,11 @@ impl Engine {
         if event.op == ChangeOp::Truncate {
             // All rows are gone at once: a pass over the (now nearly empty) table and a sweep of what it did not see.
             tracing::warn!(table = table.name, "the table was truncated at the source; its records are swept");
-            return self.read_again(index, true);
+            self.related_truncated(index);
+            if !self.tables[index].bound.is_empty() {
+                self.read_again(index, true);
+            }
+            return;
         }
         let Some(key) = RowKey::of(&event.row, &event.schema.key) else {
             let reason =
@@ -155,6 +161,7 @@ impl Engine {
             }
         }
         self.touch(index, &key, &event);
+        self.assembly.overtake(index, &key);
         let bound = std::mem::take(&mut self.tables[index].bound);
         for (rule, program) in &bound {
             match event.op {
@@ -165,6 +172,7 @@ impl Engine {
             }
         }
         self.tables[index].bound = bound;
+        self.related_change(index, &event);
     }
 
     fn upsert_from_tail(
@@ -186,7 +194,7 @@ impl Engine {
                 let row = event.old.as_ref().unwrap_or(&event.row);
                 self.remove_from_tail(rule, program, key, row, rule.on_leave, now);
             }
-            Applied::NeedsRow => self.oblige_row(rule, program, key, event),
+            Applied::NeedsRow => self.oblige_row(rule, program, key, event, now),
             Applied::Rejected(rejection) => {
                 let origin = self.ticket();
                 self.reject_row(rule, key, rejection, origin);
@@ -263,9 +271,12 @@ impl Engine {
     }
 
     /// The log carried too little of a row: it is read again by key, and what is queued of it is taken back.
-    fn oblige_row(&mut self, rule: &Arc<Rule>, program: &BoundRule, key: &RowKey, event: &ChangeEvent) {
+    fn oblige_row(&mut self, rule: &Arc<Rule>, program: &BoundRule, key: &RowKey, event: &ChangeEvent, now: Instant) {
         let external_id = match program.external_id(&event.row) {
-            ExternalId::Known(id) => Some(id),
+            ExternalId::Known(id) => {
+                self.remove_former_id(rule, program, key, event.old.as_ref(), &id, now);
+                Some(id)
+            }
             _ => self.known_as(rule, key),
         };
         let ticket = self.ticket();
@@ -277,7 +288,8 @@ impl Engine {
             self.loader.ledger().seen(rule.id, id, self.generation_of(rule));
         }
         self.steps.settle_after.push(ticket);
-        self.put_obligation(rule, key, external_id, Reason::Partial, 0, super::unix_ms());
+        let reason = if rule.relations.is_some() { Reason::Related } else { Reason::Partial };
+        self.put_obligation(rule, key, external_id, reason, 0, super::unix_ms());
     }
 
     /// Saves that a row has to be read again by key, with the next step.
@@ -293,10 +305,12 @@ impl Engine {
         let now_ms = super::unix_ms();
         // A child whose parent may land any moment is looked at soon, a record that keeps failing ever later.
         let wait_ms = match reason {
-            Reason::Partial | Reason::DeadLetterRetry | Reason::Repair if attempts == 0 => 0,
+            Reason::Partial | Reason::Related | Reason::DeadLetterRetry | Reason::Repair if attempts == 0 => 0,
             _ => 2_000u64.saturating_mul(1 << attempts.min(8)).min(300_000),
         };
         let since = i64::try_from(since_ms).unwrap_or(i64::MAX);
+        // While the tail folds what may have been sent before a crash, the ledger may be behind the CRM.
+        let force = reason != Reason::Related || self.folding.is_some();
         self.steps.put_obligations.push(Obligation {
             rule: rule.name.to_string(),
             table: rule.table.to_string(),
@@ -306,7 +320,7 @@ impl Engine {
             since,
             attempts,
             due: i64::try_from(now_ms + wait_ms).unwrap_or(i64::MAX),
-            force: true,
+            force,
             stamp: 0,
         });
     }
@@ -456,12 +470,28 @@ impl Engine {
         let name = self.tables[index].name.clone();
         let origin = Origin::Chunk { table: index as u16, chunk: number };
         let mut remaining = 0;
+        let schema = page.schema.clone();
         for PageRow { key, applied, row } in page.into_rows(&bound) {
             if self.store.is_marked(&name, &key) {
                 continue;
             }
             for ((rule, program), applied) in bound.iter().zip(applied) {
                 let row = row.as_ref();
+                if let (Applied::NeedsRow, true, Some(row)) = (&applied, rule.relations.is_some(), row) {
+                    remaining += 1;
+                    self.assembly.push(Item {
+                        table: index,
+                        rule: rule.clone(),
+                        program: program.clone(),
+                        schema: schema.clone(),
+                        key: key.clone(),
+                        row: row.clone(),
+                        origin,
+                        purpose: Purpose::Page { force },
+                        overtaken: false,
+                    });
+                    continue;
+                }
                 remaining += usize::from(self.snapshot_row(rule, program, &key, applied, row, origin, force, now));
             }
         }
@@ -497,7 +527,7 @@ impl Engine {
 
     /// Queues what a rule makes of a snapshot row. Returns whether something has to be settled.
     #[allow(clippy::too_many_arguments)]
-    fn snapshot_row(
+    pub(super) fn snapshot_row(
         &mut self,
         rule: &Arc<Rule>,
         program: &BoundRule,
@@ -613,7 +643,7 @@ impl Engine {
     }
 
     /// A new ticket for a change from the tail.
-    fn ticket(&mut self) -> Origin {
+    pub(super) fn ticket(&mut self) -> Origin {
         Origin::Ticket(self.tickets.issue())
     }
 }

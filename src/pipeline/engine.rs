@@ -1,8 +1,10 @@
 //! The engine: one loop that owns the river's state. Tasks around it do the waiting (source, CRM, disk) and report back
 //! as [`Event`]s; nothing here blocks.
 
+use super::assembly::Assembly;
 use super::ledger::LedgerView;
 use super::page::Page;
+use super::related::{FanOut, Trigger};
 use super::reread::Reread;
 use super::step::Steps;
 use super::table::{Life, Sweep, Table};
@@ -11,16 +13,20 @@ use super::{Outlet, Parts, backoff, unix_ms, unix_us};
 use crate::command::{AdminCommand, Reply};
 use crate::crm::{self, Crm, CrmErrorKind, Outcome, WriteRecord};
 use crate::error::{DaemonKind, Error, Kind};
+use crate::gather::GatherError;
 use crate::loader::queue::{EntityId, Origin, Stage};
 use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
-use crate::mapping::Rule;
+use crate::mapping::{Applied, Rule};
 use crate::metrics::NoAnswer;
 use crate::status::{ErrorStatus, Moment};
 use crate::store::{DeadLetter, Record, Step, Store, StoreError, WriteOp};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidemark_contract::{Connector, ErrorKind, FetchedRows, Lag, Position, RowKey, ScanCursor, SourceError, TableId};
+use tidemark_contract::{
+    Connector, ErrorKind, FetchedRows, Lag, Position, RowKey, ScanCursor, SnapshotChunk, SourceError, TableId,
+    TableRequest,
+};
 use tokio::sync::mpsc;
 
 use super::tickets::Tickets;
@@ -54,6 +60,10 @@ pub(super) enum Event {
     Stepped(Box<Step>, bool, Result<(), StoreError>),
     /// A ledger flush ended.
     Flushed(Result<(), StoreError>),
+    /// Records with their related rows.
+    Gathered(Result<Vec<Applied>, GatherError>),
+    /// Rows that show a related row.
+    FannedOut(tidemark_contract::Result<SnapshotChunk>),
     /// Rows read by key.
     Fetched(tidemark_contract::Result<FetchedRows>),
     /// Ledger entries of a table that its pass did not see, and how many entries it has.
@@ -115,6 +125,14 @@ pub(super) struct Engine {
     pub generation: u32,
     pub steps: Steps,
     pub reread: Reread,
+    pub assembly: Assembly,
+    pub fan_out: FanOut,
+    /// Where changes of related rows lead.
+    pub triggers: Vec<Trigger>,
+    /// What is read of every table.
+    pub requests: Arc<Vec<TableRequest>>,
+    /// When this process began: obligations from before may be about records that were sent without a trace here.
+    pub started_ms: i64,
     pub settled_since_flush: u64,
     pub commit_time: Option<i64>,
     pub idle_at: Option<Instant>,
@@ -151,6 +169,7 @@ impl Engine {
         tail: Tail,
     ) -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
+        let requests = tables.iter().map(|table| table.request.clone()).collect();
         let saved = &steps.saved;
         let entities = rules.iter().map(|rule| loader.entity(&rule.entity).unwrap_or(0)).collect::<Vec<_>>();
         let counts = Counts {
@@ -183,6 +202,11 @@ impl Engine {
             generation: saved.generation,
             steps,
             reread: Reread::default(),
+            assembly: Assembly::default(),
+            fan_out: FanOut::default(),
+            triggers: Vec::new(),
+            requests: Arc::new(requests),
+            started_ms: i64::try_from(unix_ms()).unwrap_or(i64::MAX),
             settled_since_flush: 0,
             commit_time: None,
             idle_at: None,
@@ -286,6 +310,8 @@ impl Engine {
             self.read_chunks();
             self.sweep_tables();
             self.maybe_reread(now);
+            self.assemble(now);
+            self.fan_out(now);
         }
         self.dispatch(now);
         self.effects();
@@ -327,6 +353,8 @@ impl Engine {
             Event::Stepped(step, flush_first, result) => self.stepped(*step, flush_first, result),
             Event::Flushed(result) => self.flushed(result, now),
             Event::Fetched(result) => self.fetched(result, now),
+            Event::Gathered(result) => self.gathered(result, now),
+            Event::FannedOut(result) => self.fanned_out(result, now),
             Event::Swept { table, pass, result } => self.swept(table, pass, result, now),
             Event::Lag(result) => match result {
                 Ok(lag) => {
@@ -429,6 +457,9 @@ impl Engine {
 
     fn read_chunks(&mut self) {
         if self.stopping || self.folding.is_some() || self.window_is_full() {
+            return;
+        }
+        if self.assembly.is_full() {
             return;
         }
         for index in 0..self.tables.len() {

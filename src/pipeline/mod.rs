@@ -8,17 +8,21 @@
 //! | `capture` | source messages and snapshot pages become changes of records; why nothing goes back in time |
 //! | `page` | pages of a table, mapped where they are read |
 //! | `reread` | rows that are read again by key |
+//! | `related` | changes of related rows, and the records that show them |
+//! | `assembly` | records that show related rows are put together |
 //! | `step` | what becomes durable together, and what may happen only afterwards |
 //! | `tickets` | which changes are settled |
 //! | `table` | a table's life |
 //! | `control` | commands of operators |
 //! | `report` | the status report |
 
+mod assembly;
 mod capture;
 mod control;
 mod engine;
 mod ledger;
 mod page;
+mod related;
 mod report;
 mod reread;
 mod start;

@@ -19,7 +19,8 @@ pub(super) type Bound = [(Arc<Rule>, BoundRule)];
 pub(super) struct PageRow {
     pub key: RowKey,
     pub applied: SmallVec<[Applied; 1]>,
-    /// Kept where it may still be needed: what leaves the rule's scope may have to be archived.
+    /// Kept where it may still be needed: what leaves the rule's scope may have to be archived, and a record that shows
+    /// related rows is put together later.
     pub row: Option<Row>,
 }
 
@@ -79,6 +80,6 @@ impl Page {
 fn map(row: Row, schema: &TableSchema, bound: &Bound) -> Option<PageRow> {
     let key = RowKey::of(&row, &schema.key)?;
     let applied: SmallVec<[Applied; 1]> = bound.iter().map(|(_, program)| program.apply(&row)).collect();
-    let is_needed = applied.iter().any(|applied| matches!(applied, Applied::Outside { .. }));
+    let is_needed = applied.iter().any(|applied| matches!(applied, Applied::Outside { .. } | Applied::NeedsRow));
     Some(PageRow { key, applied, row: is_needed.then_some(row) })
 }

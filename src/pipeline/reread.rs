@@ -7,13 +7,14 @@
 //! (its columns are as new or newer; a column it does not carry did not change since the obligation was taken on, or an
 //! event in between would have carried it).
 
+use super::assembly::{Item, Purpose};
 use super::capture::{removal, unknown_row};
 use super::engine::{Engine, Event};
 use crate::loader::Ledger as _;
 use crate::loader::queue::{Op, Origin, Stage};
 use crate::mapping::{Applied, BoundRule, Removal, Rule};
 use crate::store::{Obligation, ObligationRef};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_contract::{ChangeEvent, ChangeOp, FetchedRows, Result, Row, RowKey};
@@ -54,11 +55,15 @@ struct Underway {
 pub(super) struct Reread {
     batch: Option<Batch>,
     underway: HashMap<u64, Underway>,
+    /// Rules and keys of what is underway.
+    underway_keys: HashSet<(String, RowKey)>,
     next: u64,
     turn: usize,
     poll_at: Option<Instant>,
     /// When a failed fetch is tried again.
     retry_at: Option<Instant>,
+    /// The store had due obligations when it was last asked.
+    found: bool,
 }
 
 impl Reread {
@@ -67,13 +72,31 @@ impl Reread {
         self.poll_at = None;
     }
 
+    /// Whether obligations are due.
+    pub fn has_due(&self) -> bool {
+        self.found || !self.underway.is_empty()
+    }
+
+    /// An obligation is taken up: so many changes of records have to be settled.
+    fn take_up(&mut self, number: u64, obligation: ObligationRef, remaining: usize) {
+        self.underway_keys.insert((obligation.rule.clone(), obligation.key.clone()));
+        self.underway.insert(number, Underway { obligation, remaining });
+    }
+
+    /// An obligation that was taken up stays due.
+    pub fn forget(&mut self, number: u64) -> Option<ObligationRef> {
+        let Underway { obligation, .. } = self.underway.remove(&number)?;
+        self.underway_keys.remove(&(obligation.rule.clone(), obligation.key.clone()));
+        Some(obligation)
+    }
+
     /// Whether rows are held until the tail has reached their barrier.
     pub fn is_holding(&self) -> bool {
         self.batch.as_ref().is_some_and(|batch| batch.fetched.is_some())
     }
 
     fn is_underway(&self, obligation: &Obligation) -> bool {
-        self.underway.values().any(|u| u.obligation.key == obligation.key && u.obligation.rule == obligation.rule)
+        !self.underway.is_empty() && self.underway_keys.contains(&(obligation.rule.clone(), obligation.key.clone()))
     }
 }
 
@@ -106,6 +129,7 @@ impl Engine {
             || self.reread.poll_at.is_some_and(|at| now < at)
             || self.reread.retry_at.is_some_and(|at| now < at)
             || self.window_is_full()
+            || self.assembly.is_full()
         {
             return;
         }
@@ -116,17 +140,20 @@ impl Engine {
             if matches!(table.life, super::table::Life::NeedsAttention { .. }) {
                 continue;
             }
-            let due = match self.store.due_obligations(&table.name, now_ms, BATCH) {
+            let due = match self.store.due_obligations(&table.name, now_ms, BATCH + self.reread.underway.len()) {
                 Ok(due) => due,
                 Err(error) => return self.store_trouble(error),
             };
-            let obligations: Vec<_> = due.into_iter().filter(|o| !self.reread.is_underway(o)).collect();
+            let obligations: Vec<_> =
+                due.into_iter().filter(|o| !self.reread.is_underway(o) && !self.steps.is_met(o)).take(BATCH).collect();
             if obligations.is_empty() {
                 continue;
             }
+            self.reread.found = true;
             self.reread.turn = index + 1;
             return self.fetch(index, obligations);
         }
+        self.reread.found = false;
         self.reread.poll_at = Some(now + POLL);
     }
 
@@ -189,7 +216,7 @@ impl Engine {
             }
             let (Some((rule, program)), false) = (program, matches!(touch, Some(Touch::Whole))) else {
                 // The rule is gone from the mapping, or the tail has told everything since: its change is queued.
-                self.steps.met.push(met);
+                self.steps.meet(met);
                 continue;
             };
             let fetched_row = rows.get(&obligation.key).and_then(|row| row.as_ref());
@@ -198,26 +225,47 @@ impl Engine {
                 (Some(row), _) => Some(row.clone()),
                 (None, _) => None,
             };
-            self.send_again(rule, program, obligation, met, row.as_ref(), fetched.schema.columns.len(), now);
+            let number = self.reread.next;
+            self.reread.next += 1;
+            self.reread.take_up(number, met.clone(), 1);
+            let record = row.map(|row| (program.apply(&row), row));
+            if let (Some((Applied::NeedsRow, row)), true) = (&record, rule.relations.is_some()) {
+                self.assembly.push(Item {
+                    table: batch.table,
+                    rule: rule.clone(),
+                    program: program.clone(),
+                    schema: fetched.schema.clone(),
+                    key: obligation.key.clone(),
+                    row: row.clone(),
+                    origin: Origin::Reread(number),
+                    purpose: Purpose::Obligation { obligation, met, number },
+                    overtaken: false,
+                });
+                continue;
+            }
+            let (record, row) = record.unzip();
+            let record = row.as_ref().zip(record);
+            self.resend(rule, program, obligation, met, record, fetched.schema.columns.len(), number, now);
         }
         self.reread.hurry();
     }
 
+    /// Queues what a rule makes of a row that was read again; without a row, its record goes.
     #[allow(clippy::too_many_arguments)]
-    fn send_again(
+    pub(super) fn resend(
         &mut self,
         rule: &Arc<Rule>,
         program: &BoundRule,
         obligation: Obligation,
         met: ObligationRef,
-        row: Option<&Row>,
+        record: Option<(&Row, Applied)>,
         width: usize,
+        number: u64,
         now: Instant,
     ) {
-        let number = self.reread.next;
-        self.reread.next += 1;
         let origin = Origin::Reread(number);
         let key = obligation.key.clone();
+        let force = obligation.force || obligation.since < self.started_ms;
         let former: Option<Box<str>> =
             obligation.external_id.as_deref().map(Into::into).or_else(|| self.known_as(rule, &key));
         let mut writes = 0;
@@ -225,7 +273,7 @@ impl Engine {
         let mut leave = |engine: &mut Engine, id: Box<str>, action: Removal, row: &Row| {
             let known = engine.loader.ledger().hash(rule.id, &id).is_some() || engine.loader.ledger().is_incomplete();
             match removal(action, program, row) {
-                Ok(Some(op)) if known || obligation.force => {
+                Ok(Some(op)) if known || force => {
                     engine.queue(rule, key.clone(), id, op, origin, true, Stage::Gated, now);
                     writes += 1;
                 }
@@ -236,7 +284,7 @@ impl Engine {
                 }
             }
         };
-        match row.map(|row| (row, program.apply(row))) {
+        match record {
             None => {
                 if let Some(id) = former {
                     leave(self, id, rule.on_delete, &unknown_row(width));
@@ -250,13 +298,14 @@ impl Engine {
                 self.clear_dead_letter(rule, &key);
             }
             Some((row, Applied::Upsert { external_id, document, references })) => {
-                if let Some(id) = former.filter(|id| *id != external_id) {
+                let known = self.known_as(rule, &key).filter(|id| former.as_ref() != Some(id));
+                for id in [former, known].into_iter().flatten().filter(|id| *id != external_id) {
                     leave(self, id, Removal::Delete, row);
                 }
                 let since = u64::try_from(obligation.since).unwrap_or(0);
                 let attempts = u16::try_from(obligation.attempts).unwrap_or(u16::MAX);
                 let op = Op::Upsert(document, references);
-                self.queue_since(rule, key, external_id, op, origin, true, Stage::Gated, (since, attempts), now);
+                self.queue_since(rule, key, external_id, op, origin, force, Stage::Gated, (since, attempts), now);
                 writes += 1;
             }
             Some((_, Applied::Rejected(rejection))) => {
@@ -267,14 +316,16 @@ impl Engine {
                 tracing::error!(table = %rule.table, "the connector delivered an incomplete row; it is read again later");
                 let external_id = former;
                 let since = u64::try_from(obligation.since).unwrap_or(0);
+                self.reread.forget(number);
                 self.put_obligation(rule, &key, external_id, obligation.reason, obligation.attempts + 1, since);
                 return;
             }
         }
         if writes == 0 {
-            self.steps.met.push(met);
+            self.reread.forget(number);
+            self.steps.meet(met);
         } else {
-            self.reread.underway.insert(number, Underway { obligation: met, remaining: writes });
+            self.reread.take_up(number, met, writes);
         }
     }
 
@@ -283,9 +334,9 @@ impl Engine {
         let Some(underway) = self.reread.underway.get_mut(&number) else { return };
         underway.remaining = underway.remaining.saturating_sub(1);
         if underway.remaining == 0
-            && let Some(done) = self.reread.underway.remove(&number)
+            && let Some(done) = self.reread.forget(number)
         {
-            self.steps.met.push(done.obligation);
+            self.steps.meet(done);
         }
     }
 }

@@ -111,7 +111,8 @@ pub(super) async fn start(
     let again = again.filter(|t| matches!(t.life, Life::Pending { .. })).map(|t| t.name.clone()).collect();
     let saved = save_start(parts, checkpoint, again).await?;
     let steps = Steps::new(saved);
-    let mut engine = Engine::new(parts, rules, tables, loader, steps, folding, tail);
+    let mut engine = Engine::new(parts, rules.clone(), tables, loader, steps, folding, tail);
+    engine.triggers = super::related::triggers(&mapping, &rules, &engine.table_of);
     engine.steps.wanted = true;
     engine.take_messages(first, Instant::now());
     Ok(Some(engine))
@@ -244,6 +245,8 @@ fn tables(
             Life::Pending { .. } if parts.config.snapshot.mode == SnapshotMode::Never && !is_new_log => Life::Live,
             life => life,
         };
+        // Rows of a table without rules are read when records show them.
+        let life = if rules.is_empty() { Life::Live } else { life };
         used |= of == generation;
         let table = Table {
             name: name.clone(),

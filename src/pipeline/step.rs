@@ -16,7 +16,7 @@ use super::tail::Control;
 use crate::command::{RepairReceipt, Reply};
 use crate::loader::queue::Origin;
 use crate::store::{Checkpoint, DeadLetter, Obligation, ObligationRef, RecordRef, Step, TablePhase, TableState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 use tidemark_contract::{Position, RowKey};
 
@@ -66,6 +66,10 @@ pub(super) struct Steps {
     pub flush_first: bool,
     running: bool,
     begun: Instant,
+    /// Obligations put since the last step began because of related rows: one is enough.
+    related: HashSet<(String, RowKey)>,
+    /// Obligations that are met, until the store has forgotten them.
+    forgetting: HashSet<(String, RowKey, u64)>,
     /// Obligations met since the last flush began, and those that the running flush covers.
     pub met: Vec<ObligationRef>,
     met_flushing: Vec<ObligationRef>,
@@ -99,6 +103,8 @@ impl Steps {
             flush_first: false,
             running: false,
             begun: now,
+            related: HashSet::new(),
+            forgetting: HashSet::new(),
             met: Vec::new(),
             met_flushing: Vec::new(),
             flushing: None,
@@ -108,6 +114,25 @@ impl Steps {
             moved_at: None,
             not_before: None,
         }
+    }
+
+    /// Notes that an obligation is met.
+    pub fn meet(&mut self, met: ObligationRef) {
+        if let Some(stamp) = met.stamp {
+            self.forgetting.insert((met.rule.clone(), met.key.clone(), stamp));
+        }
+        self.met.push(met);
+    }
+
+    /// Whether an obligation is met already, and only not forgotten by the store yet.
+    pub fn is_met(&self, obligation: &Obligation) -> bool {
+        !self.forgetting.is_empty()
+            && self.forgetting.contains(&(obligation.rule.clone(), obligation.key.clone(), obligation.stamp))
+    }
+
+    /// Whether the step that is being collected has no such obligation yet; from now on it does.
+    pub fn is_new_related(&mut self, name: &str, key: &RowKey) -> bool {
+        self.related.insert((name.to_owned(), key.clone()))
     }
 
     /// Whether neither a step nor a flush is under way.
@@ -242,6 +267,7 @@ impl Engine {
     }
 
     fn next_step(&mut self, covers_head: bool) -> Step {
+        self.steps.related.clear();
         let safe = &self.steps.safe;
         let clear_marks = self
             .tables
@@ -304,6 +330,15 @@ impl Engine {
             return;
         }
         self.recovered("store");
+        for gone in &step.remove_obligations {
+            if let Some(stamp) = gone.stamp {
+                self.steps.forgetting.remove(&(gone.rule.clone(), gone.key.clone(), stamp));
+            }
+        }
+        if step.put_obligations.iter().any(|o| o.reason == crate::store::Reason::Related) {
+            self.reread.hurry();
+            self.fan_out.hurry();
+        }
         let now_us = super::unix_us();
         let moved =
             step.checkpoint.position != self.steps.saved.position || step.checkpoint.tables != self.steps.saved.tables;

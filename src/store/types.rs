@@ -167,6 +167,8 @@ pub enum Reason {
     DeadLetterRetry,
     /// A comparison found a difference.
     Repair,
+    /// The record shows rows of other tables: the row, or one of those, has changed.
+    Related,
 }
 
 impl Reason {
@@ -178,6 +180,7 @@ impl Reason {
             Reason::WaitingForParent { .. } => "waiting_for_parent",
             Reason::DeadLetterRetry => "dead_letter_retry",
             Reason::Repair => "repair",
+            Reason::Related => "related",
         }
     }
 }
