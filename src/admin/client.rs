@@ -172,11 +172,13 @@ impl Client {
              Content-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).await.map_err(|e| self.broken(e))?;
-        stream.write_all(body).await.map_err(|e| self.broken(e))?;
+        stream.write_all(&[head.as_bytes(), body].concat()).await.map_err(|e| self.broken(e))?;
         let mut answer = Vec::new();
-        stream.take(MAX_ANSWER).read_to_end(&mut answer).await.map_err(|e| self.broken(e))?;
-        Ok(answer)
+        match stream.take(MAX_ANSWER).read_to_end(&mut answer).await {
+            // A server that has answered and closes with something unread resets the connection.
+            Err(error) if split_answer(&answer).is_none() => Err(self.broken(error)),
+            _ => Ok(answer),
+        }
     }
 
     fn broken(&self, why: impl ToString) -> ClientError {

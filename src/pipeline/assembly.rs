@@ -174,7 +174,7 @@ impl Engine {
                 // The pass has ended with its table.
                 Purpose::Page { .. } => self.settle(item.origin),
                 // It stays due.
-                Purpose::Obligation { number, .. } => self.reread.forget(number),
+                Purpose::Obligation { number, .. } => drop(self.reread.forget(number)),
             }
         }
     }

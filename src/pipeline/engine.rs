@@ -19,7 +19,7 @@ use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
 use crate::mapping::{Applied, Rule};
 use crate::metrics::NoAnswer;
 use crate::status::{ErrorStatus, Moment};
-use crate::store::{DeadLetter, Record, Step, Store, StoreError, WriteOp};
+use crate::store::{DeadLetter, Obligation, Record, Step, Store, StoreError, WriteOp};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -832,10 +832,12 @@ impl Engine {
         }
         match self.store.waiting_for(&rule.entity, external_id, 10_000) {
             Ok(waiting) => {
-                for mut obligation in waiting {
-                    obligation.due = 0;
-                    self.steps.put_obligations.push(obligation);
-                }
+                let now = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
+                // One that is being served, or was and is only not forgotten yet, must not be put again: records that
+                // refer to each other in a circle would send each other for ever.
+                let idle = |o: &Obligation| o.due > now && !self.reread.is_underway(o) && !self.steps.is_met(o);
+                let waiting: Vec<Obligation> = waiting.into_iter().filter(idle).collect();
+                self.steps.put_obligations.extend(waiting.into_iter().map(|o| Obligation { due: 0, ..o }));
                 self.reread.hurry();
             }
             Err(error) => self.store_trouble(error),

@@ -417,7 +417,7 @@ mod tests {
             nullable: false,
             max_length: None,
             may_be_unchanged: false,
-            labels: None,
+            labels: Vec::new(),
         };
         let schema = TableSchema {
             table: TableId::new("s", "t"),

@@ -95,7 +95,8 @@ impl Reread {
         self.batch.as_ref().is_some_and(|batch| batch.fetched.is_some())
     }
 
-    fn is_underway(&self, obligation: &Obligation) -> bool {
+    /// Whether it is being served.
+    pub fn is_underway(&self, obligation: &Obligation) -> bool {
         !self.underway.is_empty() && self.underway_keys.contains(&(obligation.rule.clone(), obligation.key.clone()))
     }
 }

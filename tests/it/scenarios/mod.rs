@@ -6,6 +6,7 @@ mod kills;
 mod lifecycle;
 mod operators;
 mod records;
+mod related;
 mod scale;
 mod silence;
 mod snapshots;
