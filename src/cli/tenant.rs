@@ -3,11 +3,12 @@
 
 use crate::admin::{Client, ClientError};
 use crate::config::Config;
-use crate::error::{DaemonKind, Error, Result};
+use crate::error::{DaemonKind, Error, Kind, Result, StoreKind};
 use crate::store::{Step, Store, StoreError};
 use clap::Args;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Which tenant.
 #[derive(Args, Clone, Debug)]
@@ -61,16 +62,28 @@ pub fn client(config: &Config) -> Client {
     Client::new(&config.observe.socket)
 }
 
+/// A daemon that is starting or stopping holds the state for a moment without listening.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The daemon if it runs, the store otherwise.
 ///
 /// # Errors
 /// 75 if a daemon holds the tenant and does not answer; as the store otherwise.
 pub async fn access(config: &Config) -> Result<Access> {
     let client = client(config);
-    match client.status().await {
-        Ok(_) => Ok(Access::Daemon(client)),
-        Err(ClientError::NotRunning) => open_store(config).map(|store| Access::Store(Box::new(store))),
-        Err(error) => Err(error.into()),
+    let begun = Instant::now();
+    loop {
+        match client.status().await {
+            Ok(_) => return Ok(Access::Daemon(client)),
+            Err(ClientError::NotRunning) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match open_store(config) {
+            Err(error) if error.kind() == Kind::Store(StoreKind::Locked) && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            store => return store.map(|store| Access::Store(Box::new(store))),
+        }
     }
 }
 

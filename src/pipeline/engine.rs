@@ -20,7 +20,7 @@ use crate::mapping::{Applied, Rule};
 use crate::metrics::NoAnswer;
 use crate::status::{ErrorStatus, Moment};
 use crate::store::{DeadLetter, Obligation, Record, Step, Store, StoreError, WriteOp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_contract::{
@@ -127,6 +127,8 @@ pub(super) struct Engine {
     pub reread: Reread,
     pub assembly: Assembly,
     pub fan_out: FanOut,
+    /// Records being read again whose parent has landed meanwhile: if the CRM still misses it, they are tried at once.
+    woken: HashSet<(String, RowKey)>,
     /// Where changes of related rows lead.
     pub triggers: Vec<Trigger>,
     /// What is read of every table.
@@ -204,6 +206,7 @@ impl Engine {
             reread: Reread::default(),
             assembly: Assembly::default(),
             fan_out: FanOut::default(),
+            woken: HashSet::new(),
             triggers: Vec::new(),
             requests: Arc::new(requests),
             started_ms: i64::try_from(unix_ms()).unwrap_or(i64::MAX),
@@ -780,6 +783,9 @@ impl Engine {
                     if fate != Fate::Stale {
                         self.clear_dead_letter(&rule, &key);
                     }
+                    if !self.woken.is_empty() {
+                        self.woken.remove(&(rule.name.to_string(), key.clone()));
+                    }
                     if !is_delete && fate == Fate::Delivered {
                         self.parent_landed(&rule, &external_id);
                     }
@@ -805,8 +811,12 @@ impl Engine {
                 }
                 Effect::Obligation { rule, key, external_id, reason, since_ms, attempts, origins } => {
                     let rule = self.rules[usize::from(rule.0)].clone();
+                    let is_woken = !self.woken.is_empty() && self.woken.remove(&(rule.name.to_string(), key.clone()));
                     let reason = super::capture::reason(reason);
                     self.put_obligation(&rule, &key, Some(external_id), reason, attempts, since_ms);
+                    if let Some(obligation) = self.steps.put_obligations.last_mut().filter(|_| is_woken) {
+                        obligation.due = 0;
+                    }
                     self.steps.settle_after.extend(origins);
                 }
                 Effect::Fatal(error) => self.fail(error.into()),
@@ -835,9 +845,14 @@ impl Engine {
                 let now = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
                 // One that is being served, or was and is only not forgotten yet, must not be put again: records that
                 // refer to each other in a circle would send each other for ever.
-                let idle = |o: &Obligation| o.due > now && !self.reread.is_underway(o) && !self.steps.is_met(o);
-                let waiting: Vec<Obligation> = waiting.into_iter().filter(idle).collect();
-                self.steps.put_obligations.extend(waiting.into_iter().map(|o| Obligation { due: 0, ..o }));
+                for obligation in waiting {
+                    if self.reread.is_underway(&obligation) {
+                        // It may be on its way to the CRM since before the parent was there.
+                        self.woken.insert((obligation.rule, obligation.key));
+                    } else if obligation.due > now && !self.steps.is_met(&obligation) {
+                        self.steps.put_obligations.push(Obligation { due: 0, ..obligation });
+                    }
+                }
                 self.reread.hurry();
             }
             Err(error) => self.store_trouble(error),
