@@ -374,15 +374,9 @@ async fn describe_where(connection: &mut Connection, condition: &str) -> Result<
         };
         tables.insert((schema, name), table);
     }
-    let checks = if connection.is_mariadb {
-        "EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA
-            AND k.TABLE_NAME = c.TABLE_NAME AND k.CHECK_CLAUSE = CONCAT('json_valid(`', c.COLUMN_NAME, '`)'))"
-    } else {
-        "0"
-    };
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, CHARACTER_MAXIMUM_LENGTH,
-            CHARACTER_OCTET_LENGTH, CHARACTER_SET_NAME, {checks}
+            CHARACTER_OCTET_LENGTH, CHARACTER_SET_NAME
          FROM information_schema.COLUMNS c WHERE {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     );
     for row in connection.rows(doing, &sql).await? {
@@ -391,7 +385,7 @@ async fn describe_where(connection: &mut Connection, condition: &str) -> Result<
         let Some(table) = tables.get_mut(&(next(), next())) else { continue };
         let (name, data_type, native, nullable) = (next(), next(), next(), next());
         let limit = |text: String| text.parse::<u64>().ok().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        let (max_length, octets, charset, json) = (limit(next()), limit(next()), next(), next());
+        let (max_length, octets, charset) = (limit(next()), limit(next()), next());
         table.columns.push(TableColumn {
             name: name.into(),
             data_type: data_type.to_ascii_lowercase().into(),
@@ -400,8 +394,27 @@ async fn describe_where(connection: &mut Connection, condition: &str) -> Result<
             max_length,
             octets,
             charset: charset.into(),
-            json_text: json == "1",
+            json_text: false,
         });
+    }
+    if connection.is_mariadb {
+        // JSON is a text with a check that it is valid.
+        let condition = condition.replace("TABLE_SCHEMA", "CONSTRAINT_SCHEMA");
+        let sql = format!(
+            "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS
+             WHERE {condition} AND CHECK_CLAUSE LIKE 'json\\_valid(%'"
+        );
+        for row in connection.rows(doing, &sql).await? {
+            let mut row = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || row.next().unwrap_or_default();
+            let Some(table) = tables.get_mut(&(next(), next())) else { continue };
+            let clause = next();
+            let column = clause.strip_prefix("json_valid(`").and_then(|rest| rest.strip_suffix("`)"));
+            let column = column.map(|name| name.replace("``", "`"));
+            if let Some(column) = table.columns.iter_mut().find(|c| column.as_deref() == Some(&*c.name)) {
+                column.json_text = true;
+            }
+        }
     }
     let sql = format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS

@@ -370,7 +370,7 @@ pub(crate) fn table_name(body: &[u8]) -> Result<(u64, &str, &str, Cursor<'_>)> {
     Ok((id, schema, table, body))
 }
 
-pub(crate) fn table_map(body: &[u8]) -> Result<TableMap> {
+pub(crate) fn table_map(body: &[u8], is_mariadb: bool) -> Result<TableMap> {
     let (id, schema, name, mut body) = table_name(body)?;
     let count = usize::try_from(body.lenenc()?).map_err(|_| cut_short())?;
     let codes = body.take(count)?;
@@ -385,7 +385,7 @@ pub(crate) fn table_map(body: &[u8]) -> Result<TableMap> {
     while !body.is_empty() {
         let field = body.u8()?;
         let value = Cursor(body.lenenc_bytes()?);
-        crate::metadata::apply(&mut map, field, value)?;
+        crate::metadata::apply(&mut map, field, value, is_mariadb)?;
     }
     Ok(map)
 }
@@ -484,7 +484,7 @@ mod tests {
             let bytes = event(of, &body, false);
             let parsed = Event::parse(&bytes, false).unwrap();
             let _ = (rotate(parsed.body), query(parsed.body).map(|_| ()), gtid(&parsed).map(|_| ()));
-            let _ = (rows(parsed.body, of).map(|_| ()), table_map(parsed.body).map(|_| ()));
+            let _ = (rows(parsed.body, of).map(|_| ()), table_map(parsed.body, true).map(|_| ()));
         }
     }
 }

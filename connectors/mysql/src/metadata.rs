@@ -30,13 +30,19 @@ fn is_text(column: &LogColumn) -> bool {
     )
 }
 
+fn is_text_or_geometry(column: &LogColumn) -> bool {
+    is_text(column) || column.code == code::GEOMETRY
+}
+
 fn is_label(column: &LogColumn) -> bool {
     matches!(column.code, code::ENUM | code::SET)
 }
 
 /// Takes one field of the optional metadata into the map. Fields that are not needed, or not known, are skipped: each says
 /// how long it is.
-pub(crate) fn apply(map: &mut TableMap, field: u8, mut value: Cursor<'_>) -> Result<()> {
+/// MariaDB counts geometries among the texts.
+pub(crate) fn apply(map: &mut TableMap, field: u8, mut value: Cursor<'_>, is_mariadb: bool) -> Result<()> {
+    let is_text = if is_mariadb { is_text_or_geometry } else { is_text };
     let columns = &mut map.columns;
     match field {
         1 => {
@@ -131,7 +137,7 @@ mod tests {
 
     #[test]
     fn all_of_it_is_read() {
-        let map = table_map(&body()).unwrap();
+        let map = table_map(&body(), false).unwrap();
         let [id, name, sex] = &map.columns[..] else { panic!() };
         assert_eq!((&*map.schema, &*map.name, map.id), ("d", "t", 9));
         assert_eq!((id.unsigned, id.nullable, id.name.as_deref()), (Some(true), false, Some("id")));
@@ -144,7 +150,7 @@ mod tests {
     fn a_short_one_is_an_error() {
         let body = body();
         for cut in 0..23 {
-            assert!(table_map(&body[..cut]).is_err(), "{cut}");
+            assert!(table_map(&body[..cut], true).is_err(), "{cut}");
         }
     }
 }

@@ -509,7 +509,7 @@ impl LogReader {
             self.tables.insert(id, Entry::Unwanted);
             return Ok(());
         }
-        let map = event::table_map(&body)?;
+        let map = event::table_map(&body, self.log.flavor == Flavor::MariaDb)?;
         let entry = match self.captures.resolve(&map, self.spot()).await? {
             Some(plan) => Entry::Wanted(Arc::new(plan)),
             None => Entry::Unwanted,

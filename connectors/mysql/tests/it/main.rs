@@ -23,4 +23,6 @@ macro_rules! on_both {
 
 mod lab;
 mod resume;
+mod schema;
 mod tail;
+mod types;
