@@ -158,6 +158,7 @@ pub struct Mysql {
     config: Arc<MysqlConfig>,
     pool: Pool,
     page_sizes: PageSizes,
+    shapes: snapshot::Shapes,
     /// What the open stream has handed over.
     told: visibility::Teller,
 }
@@ -180,12 +181,13 @@ impl Mysql {
             pool: Pool::new(config.clone()),
             config,
             page_sizes: PageSizes::default(),
+            shapes: snapshot::Shapes::default(),
             told: visibility::Teller::default(),
         }
     }
 
     fn source<'a>(&'a self, told: Option<&'a visibility::Told>) -> snapshot::Source<'a> {
-        snapshot::Source { pool: &self.pool, config: &self.config, told }
+        snapshot::Source { pool: &self.pool, config: &self.config, told, shapes: &self.shapes }
     }
 }
 
@@ -272,13 +274,13 @@ impl Connector for Mysql {
         let limit = self.page_sizes.limit(&table.table, limit);
         let read = snapshot::page(self.source(None), table, None, after, limit).await?;
         self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
-        Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier: read.barrier })
+        Ok(SnapshotChunk { schema: read.shape.schema.clone(), rows: read.rows, next: read.next, barrier: read.barrier })
     }
 
     async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows> {
         let told = self.told.get();
         let (read, rows) = snapshot::rows_by_key(self.source(told.as_deref()), table, keys).await?;
-        Ok(FetchedRows { schema: read.shape.schema, rows, barrier: read.barrier })
+        Ok(FetchedRows { schema: read.shape.schema.clone(), rows, barrier: read.barrier })
     }
 
     async fn find_rows(
@@ -294,7 +296,7 @@ impl Connector for Mysql {
         let wanted = snapshot::Wanted { columns, keys };
         let read = snapshot::page(self.source(told.as_deref()), table, Some(wanted), after, limit).await?;
         self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
-        Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier: read.barrier })
+        Ok(SnapshotChunk { schema: read.shape.schema.clone(), rows: read.rows, next: read.next, barrier: read.barrier })
     }
 
     async fn lag(&self, from: Option<&Position>) -> Result<Lag> {

@@ -32,6 +32,9 @@ pub(crate) const BATCH: usize = 256 << 10;
 /// How many rows of one transaction lie between two places from which it can be resumed.
 const RESUMABLE_EVERY: u64 = 1000;
 
+/// Bytes of changes of an XA transaction that are held until it is known whether it commits.
+const XA_LIMIT: usize = 64 << 20;
+
 /// What a table id stands for.
 enum Entry {
     Unwanted,
@@ -52,6 +55,8 @@ struct Group {
     skip: Option<Inside>,
     delivered: bool,
     since_resumable: u64,
+    /// Changes of an XA transaction, of which it is not known yet whether it commits here.
+    held: Batch,
 }
 
 /// The rest of a row event.
@@ -372,6 +377,7 @@ impl LogReader {
             skip,
             delivered: false,
             since_resumable: 0,
+            held: Batch::default(),
         }))
     }
 
@@ -495,11 +501,14 @@ impl LogReader {
     }
 
     fn prepared(&mut self, body: &[u8], batch: &mut Batch) -> Result<()> {
+        // One phase: it is committed at once, like any other.
         let one_phase = body.first() == Some(&1);
-        let delivered = self.group.as_ref().is_some_and(|group| group.delivered);
-        if delivered && !one_phase {
+        let held = self.group.as_mut().map(|group| std::mem::take(&mut group.held)).unwrap_or_default();
+        if !held.messages.is_empty() && !one_phase {
             return Err(xa_refused());
         }
+        batch.bytes += held.bytes;
+        batch.messages.extend(held.messages);
         self.end(batch)
     }
 
@@ -577,6 +586,12 @@ impl LogReader {
             if group.skip.is_some_and(|skip| skip >= group.inside) {
                 let mut aside = Batch::default();
                 reader.next(&mut rest, &mut self.scratch, &mut aside)?;
+            } else if group.xa {
+                reader.next(&mut rest, &mut self.scratch, &mut group.held)?;
+                group.delivered = true;
+                if group.held.bytes > XA_LIMIT {
+                    return Err(xa_refused());
+                }
             } else {
                 reader.next(&mut rest, &mut self.scratch, batch)?;
                 group.delivered = true;

@@ -102,7 +102,7 @@ fn rewound(what: String) -> SourceError {
 }
 
 /// When a file of the log was made, by its first event.
-async fn created(config: &MysqlConfig, file: &str) -> Result<u32> {
+pub(crate) async fn created(config: &MysqlConfig, file: &str) -> Result<u32> {
     let mut connection = Connection::open(config).await?;
     prepare(&mut connection).await?;
     // The server sends the file's head at once; another id keeps it from ending the stream of the real one.

@@ -9,14 +9,15 @@
 use crate::MysqlConfig;
 use crate::catalog::{self, Settings, Shape, Table, missing_table, refused};
 use crate::charset::Charset;
-use crate::error::{bug, setting_wrong, undecodable};
+use crate::error::{bug, server_code, setting_wrong, undecodable};
 use crate::position::{FilePlace, Head, Log, Place};
 use crate::session::{Lease, Pool, Session};
 use crate::sql::{TextRow, hex, ident};
 use crate::types::{Kind, Scratch, push_text};
 use crate::visibility::{self, Told};
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tidemark_contract::{
     ErrorKind, Position, Result, Row, RowBuilder, RowKey, ScanCursor, SourceError, TableId, TableRequest,
 };
@@ -30,11 +31,12 @@ pub(crate) struct Source<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) config: &'a MysqlConfig,
     pub(crate) told: Option<&'a Told>,
+    pub(crate) shapes: &'a Shapes,
 }
 
 /// What one read gave.
 pub(crate) struct Read {
-    pub(crate) shape: Shape,
+    pub(crate) shape: Arc<Shape>,
     pub(crate) rows: Vec<Row>,
     pub(crate) barrier: Position,
     pub(crate) next: Option<ScanCursor>,
@@ -62,55 +64,131 @@ async fn read(
     limit: Option<usize>,
     select: impl Fn(&Shape) -> Result<String>,
 ) -> Result<Read> {
-    let Source { pool, config, .. } = source;
     for _ in 0..3 {
-        let mut lease: Lease<'_> = pool.lease().await?;
+        let mut lease: Lease<'_> = source.pool.lease().await?;
         let session = &mut lease.session;
         let lock = match source.told {
             Some(told) => visibility::wait(session, told).await?,
             None => "",
         };
-        let (table, settings) = look_up(session, request).await?;
-        let shape = table.shape(request, config, settings.image).map_err(|reason| refused(&request.table, &reason))?;
+        let known = source.shapes.get(request);
+        let is_known = known.is_some();
+        let (shape, hash) = match &known {
+            Some((shape, _)) => (shape.clone(), 0),
+            None => {
+                let (table, settings) = look_up(session, request).await?;
+                let shape = table.shape(request, source.config, settings.image);
+                (Arc::new(shape.map_err(|reason| refused(&request.table, &reason))?), table.shape_hash())
+            }
+        };
         let sql = format!("{}{lock}", select(&shape)?);
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        let mut last: Vec<Option<Vec<u8>>> = Vec::new();
-        let mut scratch = Scratch::default();
-        let mut full = false;
-        let doing = format!("reading table {}", request.table);
-        let keep_key = limit.is_some();
-        session
-            .connection
-            .each(&doing, &sql, |fields| {
-                if full {
-                    return Ok(());
-                }
-                let row = decode(&shape, &fields, &mut scratch)?;
-                bytes += row.memory();
-                full = keep_key && bytes >= PAGE_BYTES;
-                rows.push(row);
-                if keep_key && (full || Some(rows.len()) == limit) {
-                    last = shape.index_key.iter().map(|at| fields.get(*at).map(<[u8]>::to_vec)).collect();
-                }
-                Ok(())
-            })
-            .await?;
+        let page = match fetch(session, request, limit, &shape, &sql).await {
+            Ok(page) => page,
+            // The table changed since it was last looked at: a column or the table is gone.
+            Err(error) if is_known && matches!(server_code(&error), Some(1054 | 1146)) => {
+                source.shapes.forget(request);
+                lease.give_back();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let log = Log::of(&session.server);
         let head = session.head().await?;
-        let (after, _) = look_up(session, request).await?;
-        let unchanged = after.shape_hash() == table.shape_hash();
+        let unchanged = match known {
+            Some((_, described)) => described == page.described,
+            None => look_up(session, request).await?.0.shape_hash() == hash,
+        };
         lease.give_back();
         if !unchanged {
+            source.shapes.forget(request);
             continue;
         }
-        let next = if last.is_empty() { None } else { Some(cursor(&shape, &last)?) };
+        if !is_known {
+            source.shapes.learn(request, shape.clone(), page.described);
+        }
+        let next = if page.last.is_empty() { None } else { Some(cursor(&shape, &page.last)?) };
+        let Page { rows, bytes, .. } = page;
         return Ok(Read { barrier: head_position(&log, head), shape, rows, next, bytes });
     }
     Err(SourceError::new(
         ErrorKind::SchemaChanged,
         format!("table {} was altered again and again while it was being read", request.table),
     ))
+}
+
+/// The rows of one statement.
+struct Page {
+    rows: Vec<Row>,
+    bytes: usize,
+    /// The key of the last row, if there may be more.
+    last: Vec<Option<Vec<u8>>>,
+    /// A hash of the result's own description of its columns.
+    described: u32,
+}
+
+async fn fetch(
+    session: &mut Session,
+    request: &TableRequest,
+    limit: Option<usize>,
+    shape: &Shape,
+    sql: &str,
+) -> Result<Page> {
+    let mut page = Page { rows: Vec::new(), bytes: 0, last: Vec::new(), described: 0 };
+    let mut scratch = Scratch::default();
+    let mut full = false;
+    let doing = format!("reading table {}", request.table);
+    let described = session.connection.each(&doing, sql, |fields| {
+        if full {
+            return Ok(());
+        }
+        let row = decode(shape, &fields, &mut scratch)?;
+        page.bytes += row.memory();
+        full = limit.is_some() && page.bytes >= PAGE_BYTES;
+        page.rows.push(row);
+        if full || Some(page.rows.len()) == limit {
+            page.last = shape.index_key.iter().map(|at| fields.get(*at).map(<[u8]>::to_vec)).collect();
+        }
+        Ok(())
+    });
+    page.described = described.await?;
+    Ok(page)
+}
+
+/// Shapes of tables that were read before, so that the catalogue is not asked for each page. A shape is trusted for as
+/// long as the results describe their columns in the same way (names, types, lengths, flags, membership in keys), and for
+/// [`TRUST`] at most. Tables with labels (ENUM, SET) are looked up each time: results do not tell the labels.
+#[derive(Default)]
+pub(crate) struct Shapes(Mutex<HashMap<TableId, Remembered>>);
+
+struct Remembered {
+    request: TableRequest,
+    shape: Arc<Shape>,
+    described: u32,
+    since: Instant,
+}
+
+/// How long a shape is trusted without a look into the catalogue.
+const TRUST: Duration = Duration::from_secs(10);
+
+impl Shapes {
+    fn get(&self, request: &TableRequest) -> Option<(Arc<Shape>, u32)> {
+        let shapes = crate::locked(&self.0);
+        let known = shapes.get(&request.table)?;
+        let good = known.request == *request && known.since.elapsed() < TRUST;
+        good.then(|| (known.shape.clone(), known.described))
+    }
+
+    fn forget(&self, request: &TableRequest) {
+        crate::locked(&self.0).remove(&request.table);
+    }
+
+    fn learn(&self, request: &TableRequest, shape: Arc<Shape>, described: u32) {
+        if shape.kinds.iter().any(|kind| matches!(kind, Kind::Enum(..) | Kind::Set(..))) {
+            return;
+        }
+        let remembered = Remembered { request: request.clone(), shape, described, since: Instant::now() };
+        crate::locked(&self.0).insert(request.table.clone(), remembered);
+    }
 }
 
 fn decode(shape: &Shape, fields: &TextRow<'_>, scratch: &mut Scratch) -> Result<Row> {

@@ -23,20 +23,21 @@ impl<'a> TextRow<'a> {
 }
 
 impl Connection {
-    /// Runs one statement and hands each row to `row`. If this fails or is dropped, the connection must not be used again,
+    /// Runs one statement and hands each row to `row`; gives a hash of the result's description (names, types, lengths,
+    /// keys of its columns). If this fails or is dropped, the connection must not be used again,
     /// except after an error that the server reported.
     pub(crate) async fn each(
         &mut self,
         doing: &str,
         sql: &str,
         mut row: impl FnMut(TextRow<'_>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         self.command(COM_QUERY, sql.as_bytes()).await?;
         let failed = |body: &[u8]| ServerError::parse(body).into_source_error(doing);
         let head = self.packet().await?;
         let columns = match head.first() {
             None => return Err(undecodable("the server answers with nothing")),
-            Some(0x00) => return Ok(()),
+            Some(0x00) => return Ok(0),
             Some(0xff) => return Err(failed(&head[1..])),
             // The server asks for a local file: never.
             Some(0xfb) => return Err(undecodable("the server asks for a file, which it does not get")),
@@ -45,9 +46,11 @@ impl Connection {
         if columns > 4096 {
             return Err(undecodable("the server announces more columns than a result can have"));
         }
+        let mut described = crc32fast::Hasher::new();
         for _ in 0..columns {
-            self.packet().await?;
+            described.update(&self.packet().await?);
         }
+        let described = described.finalize();
         if !self.deprecate_eof {
             self.packet().await?;
         }
@@ -56,7 +59,7 @@ impl Connection {
             let packet = self.packet().await?;
             match packet.first() {
                 Some(0xff) => return Err(failed(&packet[1..])),
-                Some(0xfe) if packet.len() < 0xff_ffff => return Ok(()),
+                Some(0xfe) if packet.len() < 0xff_ffff => return Ok(described),
                 _ => {}
             }
             parse(&packet, columns, &mut fields)?;
@@ -78,7 +81,7 @@ impl Connection {
 
     /// Runs a statement that has no result worth reading.
     pub(crate) async fn run(&mut self, doing: &str, sql: &str) -> Result<()> {
-        self.each(doing, sql, |_| Ok(())).await
+        self.each(doing, sql, |_| Ok(())).await.map(drop)
     }
 }
 

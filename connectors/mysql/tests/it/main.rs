@@ -21,6 +21,7 @@ macro_rules! on_both {
     };
 }
 
+mod access;
 mod lab;
 mod resume;
 mod schema;

@@ -73,7 +73,31 @@ async fn without_global_ids(flavour: MysqlFlavour) {
     assert_eq!(words(&messages), ["insert goods 1 one 1.50", "delete goods 1 one 1.50"]);
 }
 
+/// XA transactions: committed in one phase they are like any other; prepared ones are refused before a row of theirs is told.
+async fn xa_transactions(flavour: MysqlFlavour) {
+    let lab = Lab::new(flavour, &format!("{BARRIER}{GOODS}"));
+    let connector = lab.connector();
+    let mut stream = connector.open_stream(&[table("goods")], None).await.unwrap();
+    lab.sql(
+        "XA START 'a'; INSERT INTO goods VALUES (1, 'one', 1); XA END 'a'; XA COMMIT 'a' ONE PHASE;
+         XA START 'o'; INSERT INTO other VALUES (1); XA END 'o'; XA PREPARE 'o'; XA COMMIT 'o'",
+    );
+    assert_eq!(words(&lab.drain(&connector, &mut stream).await), ["insert goods 1 one 1.00"]);
+    lab.sql("XA START 'b'; INSERT INTO goods VALUES (2, 'two', 2); XA END 'b'; XA PREPARE 'b'; XA ROLLBACK 'b'");
+    let mut out = Vec::new();
+    let error = loop {
+        let next = stream.next(&mut out);
+        match tokio::time::timeout(std::time::Duration::from_secs(20), next).await.unwrap() {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind, tidemark_contract::ErrorKind::SettingWrong);
+    assert!(words(&out).is_empty());
+}
+
 on_both! {
+    xa_transactions,
     changes_come_in_order,
     rows_by_page_key_and_value_are_the_same,
     only_the_wanted_columns_come,
