@@ -145,6 +145,14 @@ impl Captures {
         self.known.contains_key(&self.fold(schema, name))
     }
 
+    /// Whether a table map that was resolved before can be relied on without another look.
+    pub(crate) fn is_settled(&self, schema: &str, name: &str) -> bool {
+        let known = self.known.get(&self.fold(schema, name));
+        known.is_some_and(|known| {
+            !known.stale && known.last.as_ref().is_some_and(|(_, plan)| plan.named || !known.uncertain)
+        })
+    }
+
     /// Hashes of the tables' columns as they are taken to be at the place that was reached.
     pub(crate) fn shapes(&self) -> Shapes {
         let mut shapes = Shapes::default();

@@ -36,9 +36,11 @@ const RESUMABLE_EVERY: u64 = 1000;
 const XA_LIMIT: usize = 64 << 20;
 
 /// What a table id stands for.
-enum Entry {
-    Unwanted,
-    Wanted(Arc<Plan>),
+struct Entry {
+    /// The table map, as it came: a table map is repeated for each statement, and mostly the same.
+    map: Box<[u8]>,
+    /// How the table's rows are read, if somebody asked for them.
+    plan: Option<Arc<Plan>>,
 }
 
 struct Group {
@@ -514,16 +516,22 @@ impl LogReader {
 
     async fn table(&mut self, body: Bytes) -> Result<()> {
         let (id, schema, name, _) = event::table_name(&body)?;
-        if !self.captures.is_wanted(schema, name) {
-            self.tables.insert(id, Entry::Unwanted);
+        if let Some(entry) = self.tables.get(&id)
+            && *entry.map == *body
+            && (entry.plan.is_none() || self.captures.is_settled(schema, name))
+        {
             return Ok(());
         }
-        let map = event::table_map(&body, self.log.flavor == Flavor::MariaDb)?;
-        let entry = match self.captures.resolve(&map, self.spot()).await? {
-            Some(plan) => Entry::Wanted(Arc::new(plan)),
-            None => Entry::Unwanted,
-        };
-        self.tables.insert(id, entry);
+        let mut plan = None;
+        if self.captures.is_wanted(schema, name) {
+            let map = event::table_map(&body, self.log.flavor == Flavor::MariaDb)?;
+            plan = self.captures.resolve(&map, self.spot()).await?.map(Arc::new);
+        }
+        let is_wanted = plan.is_some();
+        self.tables.insert(id, Entry { map: body.as_ref().into(), plan });
+        if !is_wanted {
+            return Ok(());
+        }
         let shapes = self.captures.shapes();
         if shapes != self.log.shapes {
             self.log.shapes = shapes;
@@ -551,8 +559,7 @@ impl LogReader {
         }
         let plan = match self.tables.get(&rows.table) {
             None => return Err(undecodable("the log holds a row of a table that it did not describe")),
-            Some(Entry::Unwanted) => None,
-            Some(Entry::Wanted(plan)) => Some(plan.clone()),
+            Some(entry) => entry.plan.clone(),
         };
         let begun = Inside { event: group.inside.event, row: u64::MAX };
         if plan.is_none() || group.skip.is_some_and(|skip| skip > begun) {

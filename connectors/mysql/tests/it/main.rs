@@ -23,6 +23,7 @@ macro_rules! on_both {
 
 mod access;
 mod lab;
+mod rates;
 mod resume;
 mod schema;
 mod tail;

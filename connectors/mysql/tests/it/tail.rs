@@ -1,6 +1,6 @@
 //! What the tail says, and that a snapshot says the same.
 
-use super::lab::{BARRIER, Lab, key, shown, table, words};
+use super::lab::{BARRIER, Lab, events, key, shown, table, words};
 use tidemark_contract::{Connector, SourceMessage};
 use tidemark_throwaway::{MysqlFlavour, MysqlOptions};
 
@@ -69,8 +69,16 @@ async fn without_global_ids(flavour: MysqlFlavour) {
     let mut options = MysqlOptions::new(flavour);
     options.gtid = false;
     let lab = Lab::with(options, &format!("{BARRIER}{GOODS}"));
-    let messages = lab.told(&[table("goods")], "INSERT INTO goods VALUES (1, 'one', 1.50); DELETE FROM goods").await;
-    assert_eq!(words(&messages), ["insert goods 1 one 1.50", "delete goods 1 one 1.50"]);
+    let connector = lab.connector();
+    let mut stream = connector.open_stream(&[table("goods")], None).await.unwrap();
+    lab.sql("INSERT INTO goods VALUES (1, 'one', 1.50)");
+    let told = events(&lab.drain(&connector, &mut stream).await);
+    assert_eq!(shown(&told[0].row), "1 one 1.50");
+    // Read while the stream is open, and because of what it said.
+    let fetched = connector.fetch_rows(&table("goods"), &[key(&told[0].row, &[0])]).await.unwrap();
+    assert_eq!(fetched.rows[0].as_ref().map(shown).as_deref(), Some("1 one 1.50"));
+    lab.sql("DELETE FROM goods");
+    assert_eq!(words(&lab.drain(&connector, &mut stream).await), ["delete goods 1 one 1.50"]);
 }
 
 /// XA transactions: committed in one phase they are like any other; prepared ones are refused before a row of theirs is told.
