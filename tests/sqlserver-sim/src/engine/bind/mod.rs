@@ -4,8 +4,11 @@
 //! collations. Names of users do not appear in what it writes, only `t…`, `c…`, `a…` and `v…`.
 
 mod calls;
+mod changes;
 mod expr;
+mod plain_calls;
 mod query;
+mod session_calls;
 mod tables;
 
 use super::session::Session;
