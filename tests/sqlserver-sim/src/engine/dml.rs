@@ -44,7 +44,7 @@ impl Session {
             _ => 0,
         };
         self.row_count = n as i64;
-        out.done(Some(n), false);
+        out.done(if self.nocount { None } else { Some(n) }, false);
         Ok(())
     }
 

@@ -228,8 +228,17 @@ impl Session {
         let mut values = Vec::with_capacity(columns.len());
         while let Some(r) = row {
             values.clear();
-            for i in 0..columns.len() {
-                values.push(r.get::<_, Value>(i)?);
+            for (i, c) in columns.iter().enumerate() {
+                let v: Value = r.get(i)?;
+                // A column announced as NOT NULL has no way to say NULL on the wire.
+                if v == Value::Null && !c.nullable {
+                    let text = format!(
+                        "Fault inside the simulator: NULL in column {} of a result, which cannot be NULL.",
+                        i + 1
+                    );
+                    return Err(SqlError::new(49_998, 16, 1, text));
+                }
+                values.push(v);
             }
             out.row(columns, &values);
             n += 1;

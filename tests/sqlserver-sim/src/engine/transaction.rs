@@ -94,6 +94,12 @@ impl Session {
                     self.c.execute_batch("RELEASE statement")?;
                     Ok(v)
                 }
+                // A cancelled statement takes its whole transaction with it in SQLite.
+                Err(e) if self.c.is_autocommit() => {
+                    self.transaction = None;
+                    self.db.unlock(self.id);
+                    Err(e)
+                }
                 Err(e) => {
                     // A statement that fails leaves nothing behind.
                     self.c.execute_batch("ROLLBACK TO statement; RELEASE statement")?;

@@ -174,6 +174,15 @@ fn welcome(server: &Server, session: &Session, login: &Login7, size: usize, stri
 type Inbox = mpsc::Receiver<io::Result<Message>>;
 type Writer = WriteHalf<Box<dyn Stream>>;
 
+/// Stops the running statement when the connection is killed; harmless when nothing runs.
+struct StopOnDrop(rusqlite::InterruptHandle);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.interrupt();
+    }
+}
+
 /// Requests, one at a time; an attention may come while one runs.
 async fn requests(
     server: &Arc<Server>,
@@ -198,7 +207,7 @@ async fn requests(
             continue;
         }
         // A message that was taken back has no body and no answer but an empty DONE.
-        let interrupt = session.c.get_interrupt_handle();
+        let interrupt = StopOnDrop(session.c.get_interrupt_handle());
         let (sink, mut parts) = mpsc::channel::<Vec<u8>>(4);
         let (name, quirks) = (server.options.server_name.clone(), server.options.quirks);
         let mut work = tokio::task::spawn_blocking(move || {
@@ -219,13 +228,13 @@ async fn requests(
                 m = inbox.recv(), if !cancelled && !closed && next.is_none() => match m {
                     Some(Ok(m)) if m.kind == ATTENTION => {
                         cancelled = true;
-                        interrupt.interrupt();
+                        interrupt.0.interrupt();
                     }
                     // A client that sends the next request before it has read the answer.
                     Some(Ok(m)) => next = Some(m),
                     _ => {
                         closed = true;
-                        interrupt.interrupt();
+                        interrupt.0.interrupt();
                     }
                 },
             }

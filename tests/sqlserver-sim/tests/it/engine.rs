@@ -44,6 +44,8 @@ fn values_have_their_types() {
         ),
         ("IIF(2 > 1, 'y', 'n')", "y"),
         ("5 & 4 | 2", "6"),
+        ("CASE WHEN 0x01 = 0x0100 AND 0x01 < 0x0101 AND CAST(0x01 AS binary(4)) = 0x01 THEN 1 END", "1"),
+        ("STUFF(N'abc', 9, 1, N'x')", "-"),
     ] {
         assert_eq!(one(&sim, &format!("SELECT {expression}")), shown, "{expression}");
     }

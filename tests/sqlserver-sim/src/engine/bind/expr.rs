@@ -493,8 +493,19 @@ impl Binder<'_> {
                 return Err(SqlError::unmodelled("comparing sql_variant values"));
             }
         }
+        // Trailing zero bytes do not count between binary values ("binary and varbinary", remarks). A side of a fixed length
+        // is left alone, so that its index can be used; the other is brought to that length.
+        if l.ty.is_binary() && r.ty.is_binary() && !l.untyped && !r.untyped {
+            let fixed = |b: &Bound| matches!(b.ty.kind, Kind::Binary | Kind::RowVersion).then_some(b.ty.len);
+            let (a, b) = match (fixed(&l), fixed(&r)) {
+                (Some(x), Some(y)) if x == y => (l.sql, r.sql),
+                (Some(n), _) => (l.sql, format!("t_binpad({}, {n})", r.sql)),
+                (_, Some(n)) => (format!("t_binpad({}, {n})", l.sql), r.sql),
+                _ => (format!("t_binpad({}, 0)", l.sql), format!("t_binpad({}, 0)", r.sql)),
+            };
+            return Ok(format!("({a} {op} {b})"));
+        }
         let (l, r) = self.unify(l, r, word)?;
-        // varbinary ignores trailing zero bytes when it is compared; lengths that differ are rare enough to refuse nothing.
         Ok(format!("({} {op} {})", self.key(&l), self.key(&r)))
     }
 }

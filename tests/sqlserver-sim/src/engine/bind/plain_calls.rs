@@ -105,7 +105,7 @@ impl Binder<'_> {
                 let a = self.text_arg(next()?)?;
                 let (start, length, with) = (next()?, next()?, self.text_arg(next()?)?);
                 let ty = SqlType { len: if a.ty.len == MAX { MAX } else { 4000 }, ..a.ty };
-                done(format!("t_stuff({}, {}, {}, ifnull({}, ''))", a.sql, start.sql, length.sql, with.sql), ty)
+                Bound::new(format!("t_stuff({}, {}, {}, ifnull({}, ''))", a.sql, start.sql, length.sql, with.sql), ty)
             }
             ("concat", n) if n >= 2 => {
                 let parts: Vec<Bound> = it.map(|b| self.text_arg(b)).collect::<Result<_>>()?;
@@ -127,10 +127,10 @@ impl Binder<'_> {
             }
             ("parsename", 2) => Bound::new(format!("t_namepart({}, {})", next()?.sql, next()?.sql), SqlType::sysname()),
             ("space", 1) => done(format!("t_replicate(' ', {})", next()?.sql), SqlType::sized(Kind::VarChar, 8000)),
-            ("unicode", 1) => done(format!("t_unicode({})", next()?.sql), int()),
+            ("unicode", 1) => Bound::new(format!("t_unicode({})", next()?.sql), int()),
             ("ascii", 1) => {
                 let b = self.text_arg(next()?)?;
-                done(format!("t_ascii({}, {})", b.sql, b.ty.code()), int())
+                Bound::new(format!("t_ascii({}, {})", b.sql, b.ty.code()), int())
             }
             ("nchar", 1) => Bound::new(format!("t_nchar({})", next()?.sql), SqlType::sized(Kind::NChar, 1)),
             ("char", 1) => {

@@ -177,6 +177,18 @@ fn misc(c: &Connection, counters: &Arc<Counters>) -> rusqlite::Result<()> {
         }
         Ok(Value::Blob(b))
     })?;
+    // A binary value for comparison with one of `n` bytes: zeros are added up to that, trailing zeros beyond it go.
+    add(c, "t_binpad", 2, 1, |a| {
+        let n = usize::try_from(a.int(1)).unwrap_or(0);
+        let mut b = a.blob(0);
+        while b.len() > n && b.last() == Some(&0) {
+            b.pop();
+        }
+        if b.len() < n {
+            b.resize(n, 0);
+        }
+        Ok(Value::Blob(b))
+    })?;
     // "sys.fn_cdc_is_bit_set": ordinal 1 is the lowest bit of the last byte.
     add(c, "t_bitset", 2, 2, |a| {
         let (at, mask) = (a.int(0) - 1, a.blob(1));
