@@ -152,8 +152,8 @@ pub fn acknowledge(client: u32, version: &str, strict: bool) -> Vec<u8> {
     let mut parts = version.split('.').map(|p| p.parse::<u16>().unwrap_or(0));
     let (major, minor, build) = (parts.next().unwrap_or(16), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     let mut body = vec![1];
-    // TDS 7.4 is what is spoken; an older client is answered in its version. 8.0 under strict encryption.
-    let spoken = if strict { 0x0800_0000 } else { client.min(0x7400_0004) };
+    // TDS 7.4 is what is spoken; an older client is answered in its version, one that says 8.0 under strict encryption in that.
+    let spoken = if strict && client == 0x0800_0000 { client } else { client.min(0x7400_0004) };
     body.extend(spoken.to_be_bytes());
     super::types::short_text("Microsoft SQL Server", &mut body);
     body.extend([major as u8, minor as u8]);

@@ -9,4 +9,5 @@ mod freetds;
 mod readers;
 mod support;
 mod tiberius_client;
+mod tls;
 mod tracking;
