@@ -13,9 +13,10 @@ use crate::mapping::{self, Pack};
 use crate::registry;
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tidemark_contract::{Finding, Severity, TableSchema};
+use tidemark_contract::{Finding, Severity, TableId, TableSchema};
 
 /// Look at everything before the first byte: file, mapping against both schemas, source settings and rights, log, slot,
 /// CRM.
@@ -225,6 +226,55 @@ async fn online(config: &Config, pack: Option<Pack>, checked: &mut Checked) {
                     }
                 }
                 Err(error) => checked.fail("source", "source.preflight", &error.into()),
+            }
+            fan_out(&*connector, &mapping, checked).await;
+        }
+    }
+}
+
+/// A row that so many records show, on the average, is worth a warning: a change of it sends all of them.
+const MANY_RECORDS: u64 = 10_000;
+
+/// How many records one changed related row sends again, by the source's own estimates.
+async fn fan_out(connector: &dyn tidemark_contract::Connector, mapping: &mapping::Mapping, checked: &mut Checked) {
+    let mut rows: BTreeMap<TableId, Option<u64>> = BTreeMap::new();
+    for rule in &mapping.rules {
+        let Some(relations) = &rule.relations else { continue };
+        let own = relations.joins.iter().map(|join| (join, &rule.table));
+        let inner =
+            relations.children.iter().flat_map(|child| child.joins.iter().map(move |join| (join, &child.table)));
+        for (join, shown_by) in own.chain(inner).filter(|(join, _)| join.resend) {
+            for table in [&join.table, shown_by] {
+                if !rows.contains_key(table) {
+                    rows.insert(table.clone(), connector.estimate_rows(table).await.ok().flatten());
+                }
+            }
+            let known = |table: &TableId| rows.get(table).copied().flatten();
+            let (Some(shown), Some(showing)) = (known(&join.table), known(shown_by)) else { continue };
+            let each = showing.div_ceil(shown.max(1));
+            let observed = format!(
+                "a change of one row of {} sends about {each} records of rule {} again ({showing} rows of {shown_by}, \
+                 {shown} of {})",
+                join.table, rule.name, join.table
+            );
+            if each < MANY_RECORDS {
+                checked.ok("mapping", "mapping.fan_out", observed);
+            } else {
+                checked.finding(
+                    "mapping",
+                    Finding {
+                        id: "mapping.fan_out",
+                        severity: Severity::Warning,
+                        observed,
+                        table: Some(join.table.clone()),
+                        is_permission: false,
+                        wanted: format!("fewer than {MANY_RECORDS}, or the time and the quota for as many"),
+                        fix: Some(format!(
+                            "if such changes need not be followed: on_change = \"ignore\" in join.{}",
+                            join.alias
+                        )),
+                    },
+                );
             }
         }
     }
