@@ -131,6 +131,29 @@ async fn a_replica_takes_over(flavour: MysqlFlavour) {
     assert_eq!(words(&new.drain(&connector, &mut stream).await), ["insert goods 4 d"]);
 }
 
+/// GTIDs with tags (MySQL 8.3): read from the log, stored, and asked for again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tagged_transactions_are_gone_on_from() {
+    let lab = Lab::new(MysqlFlavour::MySql, &format!("{BARRIER}{GOODS}"));
+    let tables = [table("goods")];
+    let told = lab
+        .told(
+            &tables,
+            "SET SESSION gtid_next = 'AUTOMATIC:billing'; INSERT INTO goods VALUES (1, 'a'); INSERT INTO goods VALUES (2, 'b');
+             SET SESSION gtid_next = 'AUTOMATIC'; INSERT INTO goods VALUES (3, 'c')",
+        )
+        .await;
+    assert_eq!(words(&told).len(), 3);
+    let places = positions(&told);
+    assert!(last_position(&told).place.contains(":billing:1-2"), "{}", last_position(&told));
+    let connector = lab.connector();
+    for (delivered, place) in places {
+        let mut stream = connector.open_stream(&tables, Some(&place)).await.unwrap();
+        assert_eq!(words(&lab.drain(&connector, &mut stream).await), words(&told)[delivered..], "{place}");
+        stream.close().await.unwrap();
+    }
+}
+
 on_both! {
     every_place_leads_on,
     another_log_is_a_lost_position,
