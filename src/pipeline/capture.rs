@@ -37,8 +37,8 @@
 //! than what the CRM holds. Three things keep that from doing harm: changes replayed after a crash are sent without asking
 //! it (`force`); progress is saved only after the ledger's flush (see `step`); and before a snapshot row or a sweep
 //! changes a record that has an entry, the entry is made void, durably, before the request leaves. And while a pass goes on
-//! that a crash interrupted, removals are sent whether the ledger knows the record or not: what the earlier process had
-//! sent after its last saved cursor may be missing from it.
+//! that an earlier process may have begun, removals are sent whether the ledger knows the record or not: what that process
+//! had sent after its last saved cursor, or before it could save that the pass had begun, may be missing from it.
 
 use super::assembly::{Item, Purpose};
 use super::engine::Engine;

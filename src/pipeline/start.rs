@@ -267,7 +267,8 @@ fn tables(
             after: Vec::new(),
         };
         let mut table = table;
-        table.resumed = matches!(table.life, Life::Snapshot(_));
+        // That a pass has begun is saved only some time after its first rows were sent.
+        table.resumed = table.needs_marks() && state.is_some_and(|state| state.phase != TablePhase::Live);
         states.insert(name, state_of(&table, fingerprints));
         tables.push(table);
     }

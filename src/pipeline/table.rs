@@ -155,8 +155,9 @@ pub struct Table {
     pub next_chunk: u32,
     /// Records of snapshot rows on their way, of this pass and of earlier ones.
     pub outstanding: usize,
-    /// Its pass goes on where an earlier process left it: records that were sent after the last saved cursor may be
-    /// missing from the ledger, so what the ledger does not know is not taken for never sent.
+    /// An earlier process may have been reading it: records that were sent after its last saved cursor, or before it could
+    /// save that the pass had begun, may be missing from the ledger, so what the ledger does not know is not taken for
+    /// never sent.
     pub resumed: bool,
     /// Rows of the last complete snapshot.
     pub rows: u64,

@@ -469,3 +469,26 @@ async fn whatever_happens_the_crm_ends_equal_and_no_record_goes_back() {
         simulate(seed).await;
     }
 }
+
+/// A killed process had sent rows of a pass of which nothing is saved yet: neither that it had begun nor what was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_pass_had_sent_goes_with_its_row() {
+    let mut world = World::new(1).await;
+    world.crm.faults.store(false, std::sync::atomic::Ordering::Relaxed);
+    while world.model.items.len() < 20 {
+        world.transaction().await;
+    }
+    let running = world.run().await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !world.held().keys().any(|(entity, _)| entity == "item") {
+        assert!(std::time::Instant::now() < deadline, "no row was sent");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    running.kill().await;
+    let gone: Vec<i64> = std::mem::take(&mut world.model.items).into_keys().collect();
+    let ops: Vec<Op> = gone.into_iter().map(|id| Op::delete("items", &[Cell::Int(id)])).collect();
+    world.fixture.apply(&ops).await.expect("apply");
+    let running = world.run().await;
+    world.until_equal(1, &running).await;
+    running.stop().await;
+}
