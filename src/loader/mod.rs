@@ -713,7 +713,9 @@ impl<L: Ledger> Loader<L> {
     /// A record's lane is free again: those that waited behind it go on.
     fn done(&mut self, slot: SlotId) {
         self.queue.settle(slot);
-        if let Some(children) = self.behind.remove(&slot) {
+        if !self.behind.is_empty()
+            && let Some(children) = self.behind.remove(&slot)
+        {
             for child in children {
                 self.queue.release(child);
             }

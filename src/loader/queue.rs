@@ -18,10 +18,12 @@
 
 use crate::document::Document;
 use crate::mapping::{Reference, RuleId};
+use hashbrown::HashTable;
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 use tidemark_contract::RowKey;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Number of an entity within the mapping: dense.
 pub type EntityId = u16;
@@ -167,6 +169,8 @@ pub type SlotId = u32;
 #[derive(Debug)]
 struct Slot {
     entity: EntityId,
+    /// Of the external id.
+    hash: u64,
     external_id: Box<str>,
     open: Option<Box<Pending>>,
     frozen: Option<Box<Pending>>,
@@ -186,15 +190,23 @@ impl Slot {
     }
 }
 
+/// Whether a slot is that of a record with this external id.
+fn named(slots: &[Option<Slot>], id: SlotId, external_id: &str) -> bool {
+    slots.get(id as usize).and_then(Option::as_ref).is_some_and(|slot| *slot.external_id == *external_id)
+}
+
 #[derive(Debug, Default)]
 struct Lane {
-    by_id: HashMap<Box<str>, SlotId>,
+    /// By external id, which only the slots hold.
+    by_id: HashTable<SlotId>,
     ready: VecDeque<SlotId>,
 }
 
 /// All changes that are not accepted yet.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// Another one in each process: nobody can choose external ids whose hashes collide.
+    seed: u64,
     lanes: Vec<Lane>,
     slots: Vec<Option<Slot>>,
     free: Vec<SlotId>,
@@ -207,7 +219,7 @@ pub struct Queue {
 impl Queue {
     /// An empty queue for `entities` entities.
     pub fn new(entities: usize) -> Self {
-        Self { lanes: (0..entities).map(|_| Lane::default()).collect(), ..Self::default() }
+        Self { seed: rand::random(), lanes: (0..entities).map(|_| Lane::default()).collect(), ..Self::default() }
     }
 
     /// Bytes held by changes that are not under way.
@@ -232,7 +244,12 @@ impl Queue {
 
     /// The slot of a record, if something of it is queued or under way.
     pub fn find(&self, entity: EntityId, external_id: &str) -> Option<SlotId> {
-        self.lanes.get(usize::from(entity))?.by_id.get(external_id).copied()
+        let lane = self.lanes.get(usize::from(entity))?;
+        lane.by_id.find(self.hash(external_id), |&id| named(&self.slots, id, external_id)).copied()
+    }
+
+    fn hash(&self, external_id: &str) -> u64 {
+        xxh3_64_with_seed(external_id.as_bytes(), self.seed)
     }
 
     /// Queues a change. Returns how many changes it replaced.
@@ -429,13 +446,15 @@ impl Queue {
     }
 
     fn slot_for(&mut self, entity: EntityId, external_id: Box<str>) -> SlotId {
+        let hash = self.hash(&external_id);
         let lane = &mut self.lanes[usize::from(entity)];
-        if let Some(&id) = lane.by_id.get(&external_id) {
+        if let Some(&id) = lane.by_id.find(hash, |&id| named(&self.slots, id, &external_id)) {
             return id;
         }
         let slot = Slot {
             entity,
-            external_id: external_id.clone(),
+            hash,
+            external_id,
             open: None,
             frozen: None,
             fresh: None,
@@ -454,14 +473,17 @@ impl Queue {
                 (self.slots.len() - 1) as SlotId
             }
         };
-        lane.by_id.insert(external_id, id);
+        let slots = &self.slots;
+        lane.by_id.insert_unique(hash, id, |&id| slots.get(id as usize).and_then(Option::as_ref).map_or(0, |s| s.hash));
         self.records += 1;
         id
     }
 
     fn drop_slot(&mut self, id: SlotId) {
         if let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::take) {
-            self.lanes[usize::from(slot.entity)].by_id.remove(&slot.external_id);
+            if let Ok(entry) = self.lanes[usize::from(slot.entity)].by_id.find_entry(slot.hash, |&other| other == id) {
+                entry.remove();
+            }
             self.records -= 1;
             // A number that still stands in a list must not be given to another record.
             if slot.withdrawn {

@@ -195,7 +195,8 @@ impl Engine {
             loader,
             tickets: Tickets::new(saved.position.clone()),
             tail: Some(tail),
-            tail_is_new: true,
+            // Its first message is what the start was made from.
+            tail_is_new: false,
             reopen_at: None,
             reopen_failures: 0,
             folding,
@@ -318,7 +319,7 @@ impl Engine {
         }
         self.dispatch(now);
         self.effects();
-        self.loader.ledger().write();
+        self.loader.ledger().keep_pace();
         if let Some(error) = self.loader.ledger().take_trouble() {
             self.store_trouble(error);
         }
@@ -567,7 +568,6 @@ impl Engine {
 
     /// Looks for records that the pass did not see: their rows are gone from the source.
     fn search_ledger(&mut self, index: usize) {
-        self.loader.ledger().write();
         let table = &mut self.tables[index];
         let (generation, pass) = (table.generation, table.pass);
         let Life::Snapshot(run) = &mut table.life else { return };

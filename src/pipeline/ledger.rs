@@ -1,15 +1,14 @@
-//! The ledger as the pipeline sees it: by rule number, with the generation of the running pass, writes in batches.
+//! The ledger as the pipeline sees it: by rule number, with the generation of the running pass.
 
 use crate::loader;
 use crate::mapping::{Rule, RuleId};
 use crate::store::{Entry, Ledger, LedgerRule, Record, Result, StoreError};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_contract::RowKey;
 
-/// Writes wait here until there are this many (or until [`LedgerView::write`]).
-const BUFFER: usize = 2_000;
+/// After so many writes (or when [`LedgerView::keep_pace`] is called) the ledger may ask for patience.
+const STRETCH: usize = 2_000;
 
 #[derive(Debug)]
 struct RuleView {
@@ -19,8 +18,6 @@ struct RuleView {
     /// The newest pass of which this process has noted anything. Whatever an earlier process noted is not newer than
     /// that of any change now: a table's generation never falls.
     newest: Cell<u32>,
-    /// Unwritten entries by external id; `None` is a removal.
-    buffer: RefCell<HashMap<Box<str>, Option<Entry>>>,
 }
 
 /// The last question and its answer: the same record is often asked for twice in a row.
@@ -31,13 +28,13 @@ struct Last {
     entry: Option<Entry>,
 }
 
-/// See the module's documentation. Reads see what was written here before.
+/// See the module's documentation. What is written is known at once.
 pub struct LedgerView {
     ledger: Arc<Ledger>,
     rules: Vec<RuleView>,
     incomplete: bool,
-    /// Number of unwritten entries.
-    waiting: Cell<usize>,
+    /// Writes since the ledger was last asked whether it keeps up.
+    written: Cell<usize>,
     last: RefCell<Last>,
     /// The first error, to be picked up by the engine: the loader's questions have no room for one.
     trouble: Cell<Option<StoreError>>,
@@ -53,12 +50,11 @@ impl LedgerView {
                     id: ledger.rule(&rule.name)?,
                     keeps_owner: !rule.external_id_from_key,
                     newest: Cell::new(0),
-                    buffer: RefCell::default(),
                 })
             })
             .collect::<Result<_>>()?;
-        let (waiting, last) = (Cell::new(0), RefCell::default());
-        Ok(Self { ledger, rules, incomplete, waiting, last, trouble: Cell::new(None) })
+        let (written, last) = (Cell::new(0), RefCell::default());
+        Ok(Self { ledger, rules, incomplete, written, last, trouble: Cell::new(None) })
     }
 
     /// The ledger is known to be whole again.
@@ -81,8 +77,6 @@ impl LedgerView {
     /// The record that a row is known as, for rules that keep owners.
     pub fn known_as(&self, rule: RuleId, key: &RowKey) -> Option<Box<str>> {
         let view = self.rules.get(usize::from(rule.0)).filter(|view| view.keeps_owner)?;
-        // The index is the database's: what waits in the buffer has to be there first.
-        self.write();
         self.check(self.ledger.external_id_of(view.id, key)).flatten()
     }
 
@@ -101,23 +95,10 @@ impl LedgerView {
         self.get(rule, &record.external_id).is_some_and(|entry| entry.generation < generation)
     }
 
-    /// Hands the waiting writes to the database (not yet to the disk).
-    pub fn write(&self) {
-        if self.waiting.replace(0) == 0 {
-            return;
-        }
-        for view in &self.rules {
-            let mut buffer = view.buffer.borrow_mut();
-            let puts: Vec<(&str, Entry)> =
-                buffer.iter().filter_map(|(id, entry)| Some((&**id, entry.clone()?))).collect();
-            let removals: Vec<&str> = buffer.iter().filter(|(_, entry)| entry.is_none()).map(|(id, _)| &**id).collect();
-            if !removals.is_empty() {
-                self.check(self.ledger.remove(view.id, &removals));
-            }
-            if !puts.is_empty() {
-                self.check(self.ledger.put_batch(view.id, &puts));
-            }
-            buffer.clear();
+    /// Lets the ledger keep up with what was written: it may take its time.
+    pub fn keep_pace(&self) {
+        if self.written.replace(0) > 0 {
+            self.check(self.ledger.keep_pace());
         }
     }
 
@@ -128,9 +109,6 @@ impl LedgerView {
 
     fn get(&self, rule: RuleId, external_id: &str) -> Option<Entry> {
         let view = self.rules.get(usize::from(rule.0))?;
-        if let Some(entry) = view.buffer.borrow().get(external_id) {
-            return entry.clone();
-        }
         let mut last = self.last.borrow_mut();
         if last.rule != Some(rule) || last.external_id != external_id {
             last.rule = Some(rule);
@@ -147,10 +125,13 @@ impl LedgerView {
             view.newest.set(view.newest.get().max(entry.generation));
         }
         self.last.borrow_mut().rule = None;
-        view.buffer.borrow_mut().insert(external_id.into(), entry);
-        self.waiting.set(self.waiting.get() + 1);
-        if self.waiting.get() >= BUFFER {
-            self.write();
+        match entry {
+            Some(entry) => self.ledger.put(view.id, external_id, &entry),
+            None => self.ledger.forget(view.id, external_id),
+        }
+        self.written.set(self.written.get() + 1);
+        if self.written.get() >= STRETCH {
+            self.keep_pace();
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Which keys these are: a rule's external ids, or its rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -71,9 +71,7 @@ impl Hasher for Identity {
 
 /// The hash of a key.
 pub(super) fn hash(space: Space, key: &[u8]) -> u64 {
-    let mut hash = Xxh3::with_seed(u64::from(space.rule) << 1 | u64::from(space.is_owner));
-    hash.update(key);
-    hash.digest()
+    xxh3_64_with_seed(key, u64::from(space.rule) << 1 | u64::from(space.is_owner))
 }
 
 /// See the module's documentation. Records are

@@ -60,6 +60,10 @@ pub(super) struct Front {
     pub(super) hot: Vec<Loaded>,
     /// A key's hash, the lowest bit saying whether it exists.
     pub(super) seen: Vec<u64>,
+    /// Length of the active log when it was last looked at.
+    pub(super) paced: usize,
+    /// Room for an entry's bytes.
+    scratch: Vec<u8>,
 }
 
 /// The log on disk.
@@ -219,6 +223,8 @@ impl Inner {
             filter,
             hot: Vec::with_capacity(HOT_PAGES),
             seen: vec![0; SEEN],
+            paced: 0,
+            scratch: Vec::new(),
         };
         Ok(Self {
             path: path.to_path_buf(),
@@ -292,6 +298,47 @@ impl Inner {
         match front.was_seen(hash) {
             Some(exists) => Ok(exists),
             None => Ok(self.in_pages(front, space, key)?.is_some()),
+        }
+    }
+
+    /// Notes what the CRM accepted of one record.
+    pub(super) fn put(&self, front: &mut Front, rule: LedgerRule, external_id: &str, entry: &Entry) {
+        let (space, key) = (ids(rule), external_id.as_bytes());
+        let hash_ = hash(space, key);
+        let mut bytes = std::mem::take(&mut front.scratch);
+        value::encode(entry, &mut bytes);
+        // Only for the count, which the pages put right: no reason to refuse an entry.
+        let existed = self.exists(front, space, key, hash_).unwrap_or(true);
+        let effect = if existed { Effect::Same } else { Effect::OneMore };
+        front.active.push(space, key, hash_, Change::Put(&bytes), effect);
+        front.scratch = bytes;
+        front.note_seen(hash_, true);
+        if let Some(owner) = &entry.owner {
+            let (space, owner) = (owners(rule), owner.as_bytes());
+            front.active.push(space, owner, hash(space, owner), Change::Put(key), Effect::Same);
+        }
+    }
+
+    /// Forgets one record.
+    pub(super) fn remove(&self, front: &mut Front, rule: LedgerRule, external_id: &str) {
+        let (space, key) = (ids(rule), external_id.as_bytes());
+        // If the database cannot be asked, the record goes all the same; what stays in the index of owners is recognised
+        // when it is read, because no record answers to it.
+        let entry = match self.get(front, rule, external_id) {
+            Ok(None) => return,
+            Ok(entry) => entry,
+            Err(_) => None,
+        };
+        let hash_ = hash(space, key);
+        front.active.push(space, key, hash_, Change::Remove, Effect::OneLess);
+        front.note_seen(hash_, false);
+        // The row may be known under another id by now.
+        if let Some(owner) = entry.and_then(|entry| entry.owner)
+            && let Ok(Some(known_as)) = self.owned(front, rule, &owner)
+            && *known_as == *key
+        {
+            let (space, owner) = (owners(rule), owner.as_bytes());
+            front.active.push(space, owner, hash(space, owner), Change::Remove, Effect::Same);
         }
     }
 

@@ -150,23 +150,13 @@ impl Ledger {
     /// Notes what the CRM accepted. Known at once, durable after [`Ledger::flush_durable`]. An error (here, and of the
     /// other writing calls) says that the disk is in trouble; what was to be noted is noted all the same.
     pub fn put_batch(&self, rule: LedgerRule, entries: &[(&str, Entry)]) -> Result<()> {
-        let mut bytes = Vec::with_capacity(32);
-        self.write(|inner, front| {
-            for (id, entry) in entries {
-                value::encode(entry, &mut bytes);
-                let (space, key) = (ids(rule), id.as_bytes());
-                let hash_ = hash(space, key);
-                // Only for the count, which the pages put right: no reason to refuse an entry.
-                let existed = inner.exists(front, space, key, hash_).unwrap_or(true);
-                let effect = if existed { Effect::Same } else { Effect::OneMore };
-                front.active.push(space, key, hash_, Change::Put(&bytes), effect);
-                front.note_seen(hash_, true);
-                if let Some(owner) = &entry.owner {
-                    let (space, owner) = (owners(rule), owner.as_bytes());
-                    front.active.push(space, owner, hash(space, owner), Change::Put(key), Effect::Same);
-                }
-            }
-        })
+        self.write(|inner, front| entries.iter().for_each(|(id, entry)| inner.put(front, rule, id, entry)))
+    }
+
+    /// Notes one entry as [`Ledger::put_batch`] does, and never waits: whoever notes many calls [`Ledger::keep_pace`] now
+    /// and then.
+    pub fn put(&self, rule: LedgerRule, external_id: &str, entry: &Entry) {
+        self.inner.put(&mut lock(&self.inner.front), rule, external_id, entry);
     }
 
     /// Notes that the rows of these records were seen in pass `generation`; without effect on unknown records.
@@ -189,29 +179,12 @@ impl Ledger {
 
     /// Forgets records (they are gone from the CRM).
     pub fn remove(&self, rule: LedgerRule, external_ids: &[&str]) -> Result<()> {
-        let space = ids(rule);
-        self.write(|inner, front| {
-            for id in external_ids {
-                let hash_ = hash(space, id.as_bytes());
-                // If the database cannot be asked, the record goes all the same; what stays in the index of owners is
-                // recognised when it is read, because no record answers to it.
-                let entry = match inner.get(front, rule, id) {
-                    Ok(None) => continue,
-                    Ok(entry) => entry,
-                    Err(_) => None,
-                };
-                front.active.push(space, id.as_bytes(), hash_, Change::Remove, Effect::OneLess);
-                front.note_seen(hash_, false);
-                // The row may be known under another id by now.
-                if let Some(owner) = entry.and_then(|entry| entry.owner)
-                    && let Ok(Some(known_as)) = inner.owned(front, rule, &owner)
-                    && *known_as == *id.as_bytes()
-                {
-                    let (space, owner) = (owners(rule), owner.as_bytes());
-                    front.active.push(space, owner, hash(space, owner), Change::Remove, Effect::Same);
-                }
-            }
-        })
+        self.write(|inner, front| external_ids.iter().for_each(|id| inner.remove(front, rule, id)))
+    }
+
+    /// Forgets one record as [`Ledger::remove`] does, and never waits for the pages (see [`Ledger::put`]).
+    pub fn forget(&self, rule: LedgerRule, external_id: &str) {
+        self.inner.remove(&mut lock(&self.inner.front), rule, external_id);
     }
 
     /// The record that belongs to a source row, for rules that keep owners. A row whose record was taken over by
@@ -330,13 +303,23 @@ impl Ledger {
         self.inner.db().size_on_disk()
     }
 
-    /// Lets `f` add to the log. Fails only if the log is so long that it has to wait for the pages, and they fail; what
-    /// was added is noted even then.
+    /// Lets `f` add to the log.
     fn write(&self, f: impl FnOnce(&Inner, &mut Front)) -> Result<()> {
+        f(&self.inner, &mut lock(&self.inner.front));
+        self.keep_pace()
+    }
+
+    /// Has the log brought into the pages when it is long, and waits if they cannot keep up with what was added since the
+    /// last call.
+    ///
+    /// # Errors
+    /// If the log is so long that it has to wait for the pages, and they fail; what was added is noted even then.
+    pub fn keep_pace(&self) -> Result<()> {
         let mut front = lock(&self.inner.front);
-        let before = front.active.len();
-        f(&self.inner, &mut front);
         let len = front.active.len();
+        let before = std::mem::replace(&mut front.paced, len);
+        // A shorter log is another one.
+        let before = if before > len { 0 } else { before };
         drop(front);
         let full = self.inner.log_bytes;
         if len >= full {
