@@ -72,7 +72,8 @@ fn average<'a>(values: &[Val<'a>]) -> Result<Val<'a>, Fault> {
 }
 
 fn floats(values: &[Val<'_>]) -> Result<f64, Fault> {
-    values.iter().try_fold(0.0, |total, v| Ok(total + to_f64(v.clone())?))
+    // Nothing plus negative zero is negative zero.
+    values.iter().try_fold(-0.0, |total, v| Ok(total + to_f64(v.clone())?))
 }
 
 fn decimals(values: &[Val<'_>]) -> Result<Dec, Fault> {

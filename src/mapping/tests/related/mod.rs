@@ -70,7 +70,7 @@ fn parse_rows(schema: &TableSchema, lines: &str) -> Vec<Row> {
         ("?", _) => out.push(Value::Unchanged),
         (text, Int) => out.push(Value::Int(text.parse().expect("an integer"))),
         (text, Float) => out.push(Value::Float(text.parse().expect("a float"))),
-        (text, Bool) => out.push(Value::Bool(text == "t")),
+        (text, Bool) => out.push(Value::Bool(matches!(text, "t" | "true"))),
         (text, Decimal) => out.push(Value::Decimal(text)),
         (text, Date) => out.push(Value::Date(text)),
         (text, Json) => out.push(Value::Json(text)),
