@@ -4,7 +4,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::Arc;
-use tidemark::mapping::{Applied, BoundRule, CompileOptions, Pack, compile};
+use tidemark::mapping::{Applied, BoundRelated, BoundRule, ChildRows, CompileOptions, Pack, RelatedRows, compile};
 use tidemark_contract::{Column, LogicalType, Row, RowBuilder, TableId, TableSchema, Value};
 
 /// Twelve fields as vendors' packs have them: joined and cut texts, a translation, a choice by a decimal, dates.
@@ -53,6 +53,34 @@ created_at = "c.created_at"
 active = "c.active"
 "#;
 
+/// An order with its carrier, three lines with their products, and two aggregates.
+const ORDER: &str = r#"
+tidemark = 1
+[record.order]
+from = "orders as o"
+external_id = "o.order_id"
+[record.order.join.ship]
+from = "shippers as sh"
+on = "sh.shipper_id = o.ship_via"
+[record.order.fields]
+number = "'NW-' || lpad(cast(o.order_id as text), 6, '0')"
+carrier = "sh.company_name"
+city = "upper(o.city)"
+total = "sum(items.amount)"
+lines = "count(items)"
+[record.order.children.items]
+from = "lines as d"
+on = "d.order_id = o.order_id"
+order_by = "d.product_id"
+[record.order.children.items.fields]
+sku = "p.name"
+quantity = "d.quantity"
+amount = "round(d.price * d.quantity * (1 - d.discount), 2)"
+[record.order.children.items.join.p]
+from = "products as p"
+on = "p.product_id = d.product_id"
+"#;
+
 fn schema() -> TableSchema {
     use LogicalType::{Bool, Decimal, Text, Timestamp};
     let columns = [
@@ -70,21 +98,67 @@ fn schema() -> TableSchema {
         ("created_at", Timestamp),
         ("active", Bool),
     ];
-    let column = |(name, logical): (&str, LogicalType)| Column {
-        name: name.into(),
-        logical,
+    table("customers", 1, &columns)
+}
+
+fn table(name: &str, key: usize, columns: &[(&str, LogicalType)]) -> TableSchema {
+    let column = |(n, (name, logical)): (usize, &(&str, LogicalType))| Column {
+        name: (*name).into(),
+        logical: *logical,
         native: "".into(),
-        nullable: name != "customer_id",
+        nullable: n >= key,
         max_length: None,
         may_be_unchanged: false,
         labels: Vec::new(),
     };
     TableSchema {
-        table: TableId::new("public", "customers"),
-        columns: columns.map(column).into(),
-        key: vec![0],
+        table: TableId::new("public", name),
+        columns: columns.iter().enumerate().map(column).collect(),
+        key: (0..key).collect(),
         full_before_image: false,
     }
+}
+
+fn row(values: &[Value<'_>]) -> Row {
+    let mut b = RowBuilder::default();
+    values.iter().for_each(|v| b.push(*v));
+    b.finish()
+}
+
+/// Orders with their related rows, and the rule that maps them.
+fn orders() -> (BoundRelated, Vec<(Row, RelatedRows)>) {
+    use LogicalType::{Decimal, Int, Text};
+    let tables = [
+        table("orders", 1, &[("order_id", Int), ("ship_via", Int), ("city", Text)]),
+        table("shippers", 1, &[("shipper_id", Int), ("company_name", Text)]),
+        table("products", 1, &[("product_id", Int), ("name", Text)]),
+        table(
+            "lines",
+            2,
+            &[("order_id", Int), ("product_id", Int), ("price", Decimal), ("quantity", Int), ("discount", Decimal)],
+        ),
+    ]
+    .map(Arc::new);
+    let pack = Pack::parse("bench.toml", ORDER, None, None).expect("a pack");
+    let (mapping, _) = compile(&pack, &tables, "public", None, &CompileOptions::default()).expect("it compiles");
+    let mut found = |id: &TableId| tables.iter().find(|t| t.table == *id).cloned();
+    let rule = mapping.rules[0].bind_related(&mut found).expect("the same schemas");
+    let order = |n: i64| {
+        let line = |product: i64| ChildRows {
+            row: row(&[
+                Value::Int(n),
+                Value::Int(product),
+                Value::Decimal("14.00"),
+                Value::Int(12),
+                Value::Decimal("0.15"),
+            ]),
+            joins: vec![Some(row(&[Value::Int(product), Value::Text("Singaporean Hokkien Fried Mee")]))],
+        };
+        let shipper = row(&[Value::Int(3), Value::Text("Federal Shipping")]);
+        let own = row(&[Value::Int(n), Value::Int(3), Value::Text("Reims")]);
+        (own, RelatedRows { joins: vec![Some(shipper)], children: vec![vec![line(72), line(11), line(42)]] })
+    };
+    (rule, (0..64).map(order).collect())
 }
 
 fn rows() -> Vec<Row> {
@@ -132,6 +206,17 @@ fn mapping(c: &mut Criterion) {
             });
         });
     }
+    let (rule, orders) = orders();
+    for (own, related) in &orders {
+        assert!(matches!(rule.apply(own, related), Applied::Upsert { .. }));
+    }
+    group.bench_function("an order with three lines", |b| {
+        b.iter(|| {
+            for (own, related) in &orders {
+                black_box(rule.apply(black_box(own), black_box(related)));
+            }
+        });
+    });
     group.finish();
 }
 

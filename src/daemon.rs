@@ -19,7 +19,11 @@ use tokio::sync::{mpsc, watch};
 /// # Errors
 /// Everything that is wrong with either, at its place.
 pub fn pack(config: &Config) -> Result<Pack> {
-    let overlay = Overlay { path: config.path.display().to_string(), text: config.mapping.file.text.clone() };
+    let mut secrets = std::collections::BTreeMap::new();
+    for (name, place) in &config.mapping.secrets {
+        secrets.insert(name.clone(), place.read()?);
+    }
+    let overlay = Overlay { path: config.path.display().to_string(), text: config.mapping.file.text.clone(), secrets };
     // A path in the tenant file is relative to the tenant file; a bare name is looked up among the packs.
     let name = &config.mapping.pack;
     let is_path = name.contains('/') || name.ends_with(".toml");

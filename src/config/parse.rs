@@ -4,6 +4,7 @@ use super::read::{Context, Table, is_secretive, shorten};
 use super::*;
 use crate::diagnostics::Diagnostic;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -287,6 +288,7 @@ fn mapping(root: &Table<'_>, text: &str) -> Mapping {
         pack: String::new(),
         pack_span: 0..0,
         file: SourceFile { path: String::new(), text: text.to_string() },
+        secrets: BTreeMap::new(),
     };
     if let Some(file) = root.context().found.borrow().files().get(root.context().file) {
         mapping.file.path.clone_from(&file.path);
@@ -295,7 +297,9 @@ fn mapping(root: &Table<'_>, text: &str) -> Mapping {
     mapping.pack = t.required_text("pack", "a pack's name, or the path of a mapping.toml or its directory");
     mapping.pack_span = t.get("pack").map_or(t.span(), |found| found.span);
     // Read by the mapping itself, which knows what belongs there.
-    t.optional_table("vars");
+    if let Some(vars) = t.optional_table("vars") {
+        mapping.secrets = vars.secrets();
+    }
     t.optional_table("override");
     t.finish();
     mapping

@@ -4,6 +4,7 @@ use super::secret::SecretRef;
 use super::values;
 use crate::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -262,9 +263,24 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn secret(&self, key: &'static str) -> Option<SecretRef> {
+        let found = self.get(key)?;
+        self.secret_at(found)
+    }
+
+    /// Where secrets are that stand under names which are not known here: every entry that is a table.
+    pub(super) fn secrets(&self) -> BTreeMap<String, SecretRef> {
+        let mut secrets = BTreeMap::new();
+        for (name, value) in self.table.iter().filter(|(_, value)| value.get_ref().is_table()) {
+            let path = self.name(name.get_ref());
+            let found = Found { value: value.get_ref(), span: value.span(), path };
+            secrets.extend(self.secret_at(found).map(|secret| (name.get_ref().to_string(), secret)));
+        }
+        secrets
+    }
+
+    fn secret_at(&self, found: Found<'a>) -> Option<SecretRef> {
         const FORMS: &str = "write { credential = \"NAME\" } for a systemd credential, { file = \"PATH\" } for a file of \
                              mode 0600, or { env = \"NAME\" } for an environment variable";
-        let found = self.get(key)?;
         let DeValue::Table(table) = found.value else {
             self.context.hide(found.span.clone());
             let message = format!("`{}` is a secret and must not stand in the file", found.path);

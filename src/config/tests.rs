@@ -111,6 +111,15 @@ fn the_example_is_understood() {
 }
 
 #[test]
+fn secrets_of_the_mapping_are_places() {
+    let with = |value: &str| parse(&EXAMPLE.replace("region = \"eu\"", &format!("region = \"eu\"\nkey = {value}")));
+    let config = with("{ env = \"HASH_KEY\" }").expect("is good");
+    assert_eq!(config.mapping.secrets, [("key".to_owned(), SecretRef::Env("HASH_KEY".into()))].into());
+    assert!(with("{ env = \"A\", file = \"b\" }").is_err());
+    assert!(with("{ evn = \"A\" }").is_err());
+}
+
+#[test]
 fn defaults_are_those_of_the_example() {
     let (small, full) = (parse(MINIMAL).expect("is good"), parse(EXAMPLE).expect("is good"));
     assert_eq!(small.tenant, "acme", "the file's stem");

@@ -4,6 +4,7 @@ use super::SecretRef;
 use crate::crm;
 use crate::diagnostics::SourceFile;
 use crate::logging::LogFormat;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -123,6 +124,8 @@ pub struct Mapping {
     pub pack_span: Range<usize>,
     /// The tenant file, for messages.
     pub file: SourceFile,
+    /// Variables of the mapping that are secrets, and where these are.
+    pub secrets: BTreeMap<String, SecretRef>,
 }
 
 impl Mapping {

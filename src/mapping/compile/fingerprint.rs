@@ -42,7 +42,9 @@ impl Compiler<'_> {
         }
         for variable in self.pack.variables.iter().filter(|v| scope.used.contains(&format!("var {}", v.name))) {
             // Constants print their value, unlike rows: a variable is part of the mapping.
-            let _ = write!(text, "${}\0{:?}\0", variable.name, shown(&variable.value));
+            let secret = variable.secret.as_ref().map(|s| s.expose());
+            let value = secret.map_or_else(|| shown(&variable.value), str::to_owned);
+            let _ = write!(text, "${}\0{value:?}\0", variable.name);
         }
         for lookup in self.pack.lookups.iter().filter(|l| scope.used.contains(&format!("lookup {}", l.name))) {
             let _ =

@@ -49,6 +49,8 @@ impl Scope<'_> {
             "extract" | "date_part" => self.date_part(parsed, expr, args, place),
             "date_trunc" => self.date_trunc(parsed, expr, args, place),
             "to_char" => self.date_text(parsed, args, place),
+            "regexp_substr" => self.regexp_substr(parsed, expr, args, place),
+            "hmac_sha256" => self.hmac(parsed, expr, args, place),
             "regexp_replace" => self.regexp_replace(parsed, expr, args, place),
             "timezone" => {
                 let mut parts = self.all(parsed, args)?;
@@ -72,7 +74,7 @@ impl Scope<'_> {
         )
     }
 
-    fn arity(&mut self, place: &Place, name: &str, found: usize) -> Checked {
+    pub(super) fn arity(&mut self, place: &Place, name: &str, found: usize) -> Checked {
         let usage = functions::find(name).map(|f| f.usage);
         let plural = if found == 1 { "" } else { "s" };
         self.fail(
@@ -125,6 +127,9 @@ impl Scope<'_> {
             typed = typed.null_with(&converted);
         } else if name == "concat_ws" {
             typed = typed.null_with(converted.first());
+        }
+        if let Some(why) = signature.gives_null {
+            typed.null = Some(Why { place: typed.place.clone(), text: why.to_owned(), through: Vec::new() });
         }
         let node = Node::Call {
             eval: signature.eval,
@@ -507,6 +512,9 @@ fn result_length(name: &str, args: &[Typed]) -> Option<u32> {
         "lpad" | "rpad" => constant(1),
         "concat" => args.iter().map(|a| a.max_length).try_fold(0_u32, |sum, n| n.map(|n| sum.saturating_add(n))),
         "sha256" => Some(64),
+        "phone_e164" => Some(16),
+        "country_code" => Some(2),
+        "email_address" => length(0),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use super::cast::cast;
 use super::ir::{Const, Node, Target, Type};
 use super::narrow::NotNull;
+use crate::config::Secret;
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::mapping::lookup::LookupTable;
 use crate::mapping::names::Name;
@@ -93,11 +94,20 @@ pub(crate) struct Reported;
 pub(crate) type Checked<T = Typed> = Result<T, Reported>;
 
 /// A variable of the pack with its value.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Variable {
     pub name: String,
     pub ty: Type,
     pub value: Const,
+    /// Of a secret, which has no other value.
+    pub secret: Option<Secret>,
+}
+
+/// Prints no value: it may be a secret (P8).
+impl std::fmt::Debug for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Variable({}: {})", self.name, self.ty.name())
+    }
 }
 
 /// A `let` that later expressions of the rule may use. `typed` is `None` if it did not compile.

@@ -195,6 +195,7 @@ impl<'a> Env<'a> {
                 };
                 Ok(local.and_then(|t| template.write(t)).map_or(Val::Null, Val::string))
             }
+            Node::Prepared { with, arg, place } => at(*place, with.apply(self.eval(arg)?)),
             Node::RegexReplace { with, arg, place } => match self.eval(arg)? {
                 Val::Text(s) => match at(*place, with.apply(&s))? {
                     Some(changed) => Ok(Val::string(changed)),
@@ -337,7 +338,7 @@ fn negate(val: Val<'_>) -> Result<Val<'_>, Fault> {
     }
 }
 
-fn arith<'a>(op: ArithOp, a: Val<'a>, b: Val<'a>) -> Result<Val<'a>, Fault> {
+pub(crate) fn arith<'a>(op: ArithOp, a: Val<'a>, b: Val<'a>) -> Result<Val<'a>, Fault> {
     use Val::{Float, Int, Null, Real, UInt};
     match (&a, &b) {
         (Null, _) | (_, Null) => Ok(Null),

@@ -4,6 +4,7 @@
 use super::civil;
 use super::decimal::Dec;
 use super::parts::{DatePart, TruncUnit};
+use super::prepared::Prepared;
 use super::regexp::RegexReplace;
 use super::template::DateTemplate;
 use super::value::{Fault, Val};
@@ -278,6 +279,12 @@ pub(crate) enum Node {
         template: Arc<DateTemplate>,
         zone: Option<Box<TimeZone>>,
         arg: Box<Node>,
+    },
+    /// Null if the argument is.
+    Prepared {
+        with: Arc<Prepared>,
+        arg: Box<Node>,
+        place: u32,
     },
     RegexReplace {
         with: Arc<RegexReplace>,

@@ -39,6 +39,13 @@ impl Scope<'_> {
         let wanted = name.trim_start_matches(['$', '?', ':', '@']);
         let variables = self.variables;
         if let Some(v) = variables.iter().find(|v| v.name == wanted) {
+            if v.secret.is_some() {
+                let message = format!("`${wanted}` is a secret");
+                return self.fail(
+                    Diagnostic::error("secret", place.file, place.span, message)
+                        .help("secrets are keys only: hmac_sha256(x, $key)"),
+                );
+            }
             self.used.insert(format!("var {wanted}"));
             let literal = match &v.value {
                 Const::Text(s) => text_literal(s, place.clone()),

@@ -172,7 +172,7 @@ impl Scope<'_> {
             Expr::Cast { .. } | Expr::Convert { .. } => ("this conversion", "use `cast(x as type)`"),
             Expr::Ceil { .. } | Expr::Floor { .. } => ("rounding to a unit", "use `date_trunc`, or `round(x, digits)`"),
             Expr::CompoundFieldAccess { .. } | Expr::JsonAccess { .. } => {
-                ("access to a part of a value", "paths into JSON are not supported yet")
+                ("access to a part of a value", "write JSON paths as x -> 'a' ->> 0, or x #>> '{a,0}'")
             }
             _ => ("this SQL", "see docs/mapping.md for what expressions can say"),
         };
@@ -240,9 +240,11 @@ impl Scope<'_> {
             BinaryOperator::Arrow
             | BinaryOperator::LongArrow
             | BinaryOperator::HashArrow
-            | BinaryOperator::HashLongArrow => {
-                return self.error("unsupported", &place, "paths into JSON are not supported yet");
-            }
+            | BinaryOperator::HashLongArrow => return self.json_path(parsed, expr, (left, op, right), place),
+            BinaryOperator::PGRegexMatch
+            | BinaryOperator::PGRegexIMatch
+            | BinaryOperator::PGRegexNotMatch
+            | BinaryOperator::PGRegexNotIMatch => return self.matches(parsed, expr, (left, op, right), place),
             _ => return self.error("unsupported", &place, format!("the operator `{op}` is not supported")),
         };
         let parts = self.all(parsed, [left, right])?;

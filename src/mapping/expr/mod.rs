@@ -15,6 +15,8 @@ pub(crate) mod lower;
 pub(crate) mod narrow;
 pub(crate) mod parse;
 pub(crate) mod parts;
+mod prepare;
+pub(crate) mod prepared;
 pub(crate) mod regexp;
 pub(crate) mod template;
 pub(crate) mod text;

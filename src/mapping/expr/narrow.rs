@@ -36,6 +36,7 @@ fn strict(node: &Node) -> Facts {
         | Node::Trunc { arg, .. }
         | Node::AtZone { arg, .. }
         | Node::ToChar { arg, .. }
+        | Node::Prepared { arg, .. }
         | Node::RegexReplace { arg, .. }
         | Node::Between { arg, .. }
         | Node::NullIf(arg, _) => strict(arg),

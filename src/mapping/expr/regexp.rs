@@ -4,6 +4,20 @@ use super::text::MAX_TEXT;
 use super::value::{Fault, fault};
 use regex::Regex;
 
+/// Compiles a pattern; the only flag is `i`.
+pub(crate) fn pattern(pattern: &str, flags: &str) -> Result<Regex, String> {
+    if let Some(flag) = flags.chars().find(|flag| *flag != 'i') {
+        return Err(format!("the flag `{flag}` is not supported (supported: i)"));
+    }
+    let mut builder = regex::RegexBuilder::new(pattern);
+    // Bounds what a pattern may cost; matching itself is linear.
+    builder.size_limit(1 << 20).dot_matches_new_line(true).case_insensitive(!flags.is_empty());
+    builder.build().map_err(|e| match e {
+        regex::Error::Syntax(text) => text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+        _ => "the pattern is too large".to_owned(),
+    })
+}
+
 /// A compiled `regexp_replace`.
 #[derive(Clone, Debug)]
 pub(crate) struct RegexReplace {
@@ -16,25 +30,11 @@ pub(crate) struct RegexReplace {
 impl RegexReplace {
     /// Reads a pattern, a replacement with `\1` and `\&`, and the flags `g` and `i`.
     pub(crate) fn parse(pattern: &str, replacement: &str, flags: &str) -> Result<RegexReplace, String> {
-        let mut builder = regex::RegexBuilder::new(pattern);
-        // Bounds what a pattern may cost; matching itself is linear.
-        builder.size_limit(1 << 20).dot_matches_new_line(true);
-        let mut global = false;
-        for flag in flags.chars() {
-            match flag {
-                'g' => global = true,
-                'i' => {
-                    builder.case_insensitive(true);
-                }
-                _ => return Err(format!("the flag `{flag}` is not supported (supported: g, i)")),
-            }
+        if let Some(flag) = flags.chars().find(|flag| !matches!(flag, 'g' | 'i')) {
+            return Err(format!("the flag `{flag}` is not supported (supported: g, i)"));
         }
-        let regex = builder.build().map_err(|e| match e {
-            regex::Error::Syntax(text) => {
-                text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-            }
-            _ => "the pattern is too large".to_owned(),
-        })?;
+        let global = flags.contains('g');
+        let regex = self::pattern(pattern, &flags.replace('g', ""))?;
         let mut parts = vec![(String::new(), None)];
         let mut chars = replacement.chars();
         while let Some(c) = chars.next() {

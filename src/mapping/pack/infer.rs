@@ -200,7 +200,10 @@ impl Found<'_> {
                 let mut asked = wanted;
                 while let Expr::BinaryOp { left, op, right } = rest {
                     asked = of_operator(op, left, right);
-                    self.expr(right, asked);
+                    // The right side of a step into JSON is a constant.
+                    if asked != Some(LogicalType::Json) {
+                        self.expr(right, asked);
+                    }
                     rest = left;
                 }
                 self.expr(rest, asked);
@@ -312,6 +315,10 @@ fn of_operator(op: &BinaryOperator, left: &Expr, right: &Expr) -> Option<Logical
         And | Or => Some(LogicalType::Bool),
         Plus | Minus | Multiply | Divide | Modulo => of_literals([left, right]).or(Some(LogicalType::Decimal)),
         StringConcat => None,
+        BinaryOperator::Arrow
+        | BinaryOperator::LongArrow
+        | BinaryOperator::HashArrow
+        | BinaryOperator::HashLongArrow => Some(LogicalType::Json),
         _ => of_literals([left, right]),
     }
 }

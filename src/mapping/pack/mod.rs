@@ -180,7 +180,7 @@ impl Pack {
         if let Some(overlay) = overlay {
             overlay.apply(reader.diagnostics, &mut pack.records, &mut declared);
         }
-        pack.variables = variables::resolve(reader.diagnostics, declared);
+        pack.variables = variables::resolve(reader.diagnostics, declared, overlay.is_some());
         Some(pack)
     }
 

@@ -2,8 +2,10 @@
 
 use super::variables::Declared;
 use super::{Record, fields};
+use crate::config::Secret;
 use crate::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
 use crate::mapping::toml_reader::{Reader, Table};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A tenant file, of which only `[mapping.vars]` and `[mapping.override]` are read here; everything else in it belongs
@@ -14,6 +16,8 @@ pub struct Overlay {
     pub path: String,
     /// The whole text of the tenant file, with secrets hidden.
     pub text: String,
+    /// Secrets of `[mapping.vars]`, by the name of the variable.
+    pub secrets: BTreeMap<String, Secret>,
 }
 
 /// Prints the name only: a tenant file may hold secrets (P8).
@@ -32,17 +36,20 @@ impl Overlay {
         let mut root = Table::root(&parsed);
         let Some(mut mapping) = root.take_table(&mut reader, "mapping") else { return };
         if let Some(vars) = mapping.take_table(&mut reader, "vars") {
-            Self::variables(&mut reader, &vars, declared);
+            self.variables(&mut reader, &vars, declared);
         }
         if let Some(overrides) = mapping.take_table(&mut reader, "override") {
             Self::overrides(&mut reader, &overrides, records);
         }
     }
 
-    fn variables(reader: &mut Reader<'_>, vars: &Table<'_>, declared: &mut [Declared]) {
+    fn variables(&self, reader: &mut Reader<'_>, vars: &Table<'_>, declared: &mut [Declared]) {
         for (key, value) in vars.entries() {
             let name = key.get_ref();
             match declared.iter_mut().find(|d| d.name == name.as_ref()) {
+                Some(variable) if variable.is_secret() && self.secrets.contains_key(name.as_ref()) => {
+                    variable.secret = self.secrets.get(name.as_ref()).cloned();
+                }
                 Some(variable) => {
                     let file = reader.file;
                     variable.give(reader.diagnostics, file, value.span(), value.get_ref());

@@ -1,5 +1,6 @@
 //! `vars`: declared by the pack, given by the tenant.
 
+use crate::config::Secret;
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::mapping::expr::cast::cast;
 use crate::mapping::expr::convert::Variable;
@@ -16,6 +17,8 @@ pub(crate) struct Declared {
     pub file: usize,
     pub span: Range<usize>,
     pub value: Option<Const>,
+    /// What a secret is, once its place was looked at.
+    pub secret: Option<Secret>,
     /// A value was given, and was wrong: that has been told.
     pub failed: bool,
 }
@@ -27,7 +30,12 @@ const TYPES: &[(&str, Type)] = &[
     ("boolean", Type::Bool),
     ("date", Type::Date),
     ("timestamp", Type::Timestamp),
+    // A secret has no type in expressions: it is a key, and nothing else.
+    ("secret", Type::Bytes),
 ];
+
+/// Stands in for secrets where there is no tenant: in tests of packs.
+const STAND_IN: &str = "secret";
 
 /// Reads the declarations.
 pub(super) fn declared(reader: &mut Reader<'_>, vars: &Table<'_>) -> Vec<Declared> {
@@ -41,7 +49,8 @@ pub(super) fn declared(reader: &mut Reader<'_>, vars: &Table<'_>) -> Vec<Declare
         let default = table.take("default");
         table.finish(reader);
         let Some(ty) = ty else { continue };
-        let mut declared = Declared { name, ty, file: reader.file, span: key.span(), value: None, failed: false };
+        let mut declared =
+            Declared { name, ty, file: reader.file, span: key.span(), value: None, secret: None, failed: false };
         if let Some((_, default)) = default {
             let file = reader.file;
             declared.give(reader.diagnostics, file, default.span(), default.get_ref());
@@ -52,8 +61,23 @@ pub(super) fn declared(reader: &mut Reader<'_>, vars: &Table<'_>) -> Vec<Declare
 }
 
 impl Declared {
+    /// Whether it is a key that must not be shown.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.ty == Type::Bytes
+    }
+
     /// Takes a value for the variable, or tells why it cannot be one.
     pub(crate) fn give(&mut self, diagnostics: &mut Diagnostics, file: usize, span: Range<usize>, value: &DeValue<'_>) {
+        if self.is_secret() {
+            self.failed = true;
+            diagnostics.hide(file, span.clone());
+            let message = format!("`{}` is a secret and must not stand in a file", self.name);
+            diagnostics.push(
+                Diagnostic::error("bare_secret", file, span, message)
+                    .help("say in the tenant file where it is: [mapping.vars] NAME = { env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" }"),
+            );
+            return;
+        }
         match constant(self.ty, value) {
             Some(constant) => self.value = Some(constant),
             None => {
@@ -92,16 +116,33 @@ pub(crate) fn constant(ty: Type, value: &DeValue<'_>) -> Option<Const> {
 }
 
 /// The variables with their values; one without is an error.
-pub(super) fn resolve(diagnostics: &mut Diagnostics, declared: Vec<Declared>) -> Vec<Variable> {
+///
+/// Where there is no tenant, a text stands in for secrets.
+pub(super) fn resolve(diagnostics: &mut Diagnostics, declared: Vec<Declared>, has_tenant: bool) -> Vec<Variable> {
     let mut variables = Vec::new();
     for d in declared {
+        if d.is_secret() && !d.failed {
+            let secret = d.secret.clone().or_else(|| (!has_tenant).then(|| Secret::new(STAND_IN)));
+            if secret.is_some() {
+                variables.push(Variable { name: d.name, ty: d.ty, value: Const::Null, secret });
+                continue;
+            }
+        }
         match d.value {
-            Some(value) => variables.push(Variable { name: d.name, ty: d.ty, value }),
+            Some(value) => variables.push(Variable { name: d.name, ty: d.ty, value, secret: None }),
             None if d.failed => {}
-            None => diagnostics.push(
-                Diagnostic::error("missing_variable", d.file, d.span, format!("variable `{}` has no value", d.name))
-                    .help(format!("set it in the tenant file: [mapping.vars] {} = ..., or give it a default", d.name)),
-            ),
+            None => {
+                let how = if d.is_secret() { "= { env = \"NAME\" }" } else { "= ..., or give it a default" };
+                diagnostics.push(
+                    Diagnostic::error(
+                        "missing_variable",
+                        d.file,
+                        d.span,
+                        format!("variable `{}` has no value", d.name),
+                    )
+                    .help(format!("set it in the tenant file: [mapping.vars] {} {how}", d.name)),
+                );
+            }
         }
     }
     variables

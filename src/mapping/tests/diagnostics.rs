@@ -89,7 +89,16 @@ fn cases() -> Vec<Case> {
         case("a bad regular expression", "name = \"regexp_replace(c.country, '(', '')\""),
         case("an unknown lookup", "name = \"lookup('contry', c.country)\""),
         case("an unknown variable", "name = \"$region\""),
-        case("JSON paths", "name = \"c.extra ->> 'a'\""),
+        case("a JSON path that is none", "name = \"c.extra ->> c.country\"\nb = \"c.extra #> 'a'\""),
+        case("a JSON path into a text", "name = \"c.notes -> 'a'\""),
+        case("a bad pattern", "name = \"c.country ~ c.notes\"\nb = \"c.orders ~ '7'\"\nc = \"c.country ~ '*'\""),
+        crm_case("a telephone number into a required field", "name = \"phone_e164(c.company_name, 'DE')\""),
+        case("a key that is no secret", "name = \"hmac_sha256(c.country, 'abc')\""),
+        replaced(
+            "a secret in the pack, and shown",
+            "version = \"1\"",
+            "version = \"1\"\nvars = { key = { type = \"secret\", default = \"abc\" } }",
+        ),
         // The external id.
         replaced("an external id that can be null", "c.customer_id", "c.country"),
         replaced("an external id that is always the same", "c.customer_id", "'x'"),
@@ -152,6 +161,27 @@ fn cases() -> Vec<Case> {
         },
         replaced("a variable without value", "version = \"1\"", vars),
         Case {
+            overlay: Some("key = \"abc\"\n"),
+            ..replaced(
+                "a secret in the tenant's file",
+                "version = \"1\"",
+                "version = \"1\"\nvars = { key = { type = \"secret\" } }",
+            )
+        },
+        Case {
+            overlay: Some("\n"),
+            ..replaced(
+                "a secret that is missing",
+                "version = \"1\"",
+                "version = \"1\"\nvars = { key = { type = \"secret\" } }",
+            )
+        },
+        Case {
+            text: pack_text("", "name = \"$key\"")
+                .replace("version = \"1\"", "version = \"1\"\nvars = { key = { type = \"secret\" } }"),
+            ..case("a secret that would be sent", name)
+        },
+        Case {
             overlay: Some(
                 "[mapping.override.account.fields]\nname = \"c.compny_name\"\n[mapping.override.acount.fields]\nx = \"1\"\n",
             ),
@@ -170,7 +200,11 @@ fn cases() -> Vec<Case> {
 }
 
 fn outcome(case: &Case) -> String {
-    let overlay = case.overlay.map(|text| Overlay { path: "acme.toml".into(), text: format!("{TENANT}{text}") });
+    let overlay = case.overlay.map(|text| Overlay {
+        path: "acme.toml".into(),
+        text: format!("{TENANT}{text}"),
+        secrets: Default::default(),
+    });
     let pack = match Pack::parse("mapping.toml", &case.text, None, overlay.as_ref()) {
         Ok(pack) => pack,
         Err(diagnostics) => return diagnostics.to_string(),

@@ -419,6 +419,41 @@ const EXPRESSIONS: &[&str] = &[
     "to_char(created_at, 'YYYY\"-Q\"Q')",
     "to_char(born_on, 'YYYY-MM-DD')",
     "to_char(seen_at, 'YYYY-MM-DD HH24:MI')",
+    "mod(orders, 4)",
+    "mod(credit_limit, 7)",
+    "mod(orders, 0)",
+    "(date '2024-03-01') - born_on",
+    "extract(year from age(date '2024-02-28', born_on))::integer",
+    "extract(year from age(born_on, date '2024-03-01'))::integer",
+    "extract(year from age(created_at::date, date '1996-02-29'))::integer",
+    // Patterns.
+    "company_name ~ 'l.r'",
+    "company_name ~* '^ana'",
+    "notes !~ '[0-9]'",
+    "contact_name !~* 'ANDERS$'",
+    "country ~ '('",
+    "regexp_substr(company_name, '[A-Z][a-z]+')",
+    "regexp_substr(company_name, 'FUTTER', 1, 1, 'i')",
+    "regexp_substr(contact_name, '[0-9]+')",
+    // JSON.
+    "extra -> 'a'",
+    "extra ->> 'a'",
+    "extra -> 'a' -> 0",
+    "extra -> 'a' ->> 0",
+    "extra -> 'a' ->> 1",
+    "extra -> 'a' ->> -2",
+    "extra -> 'a' ->> 5",
+    "extra -> 0",
+    "extra #> '{a,0}'",
+    "extra #>> '{a,-1}'",
+    "extra #>> '{}'",
+    "cast('{\"a\": {\"b c\": \"x\\u00e9\\t\", \"a\": 1.50}, \"a\":  {\"n\": null}}' as json) -> 'a'",
+    "cast('{\"a\": {\"b c\": \"x\\u00e9\\t\", \"d\": 1.50}}' as json) #>> '{a,\"b c\"}'",
+    "cast('{\"a\": {\"b c\": \"x\", \"d\":  1.50}}' as json) -> 'a' ->> 'd'",
+    "cast('{\"a\": null}' as json) -> 'a'",
+    "cast('{\"a\": null}' as json) ->> 'a'",
+    "cast('[true, [1 , 2]]' as json) ->> 1",
+    "company_name ->> 'a'",
     // Refused by both.
     "orders || 1",
     "trim(orders)",
@@ -448,13 +483,25 @@ const DEVIATIONS: &[(&str, &str, &str, &str)] = &[
     ("extract(century from born_on)", "d", "Infinity", "error out_of_range"),
     ("extract(year from born_on)", "d", "Infinity", "error out_of_range"),
     ("date_part('year', created_at)", "d", "Infinity", "error out_of_range"),
+    // The age of an infinite date is none here.
+    ("extract(year from age(date '2024-02-28', born_on))::integer", "d", "-292252", "error out_of_range"),
+    ("extract(year from age(born_on, date '2024-03-01'))::integer", "d", "292252", "error out_of_range"),
+    ("extract(year from age(created_at::date, date '1996-02-29'))::integer", "d", "292280", "error out_of_range"),
     // Refused for every row here, for every row that is not null there.
+    ("country ~ '('", "b", "<null>", "error bad_pattern"),
     ("extract(hour from born_on)", "b", "<null>", "error wrong_type"),
 ];
 
 /// Our side of an expression that is written in another way here.
 fn ours(expression: &str) -> &str {
     match expression {
+        "(date '2024-03-01') - born_on" => "age_in_days(date '2024-03-01', born_on)",
+        "extract(year from age(date '2024-02-28', born_on))::integer" => "age_in_years(date '2024-02-28', born_on)",
+        "extract(year from age(born_on, date '2024-03-01'))::integer" => "age_in_years(born_on, date '2024-03-01')",
+        "extract(year from age(created_at::date, date '1996-02-29'))::integer" => {
+            "age_in_years(created_at::date, date '1996-02-29')"
+        }
+        "regexp_substr(company_name, 'FUTTER', 1, 1, 'i')" => "regexp_substr(company_name, 'FUTTER', 'i')",
         "encode(sha256(convert_to(company_name, 'UTF8')), 'hex')" => "sha256(company_name)",
         other => other,
     }

@@ -55,6 +55,13 @@ const CALLS: &[&str] = &[
     "concat_ws",
     "rpad",
     "starts_with",
+    "mod",
+    "age_in_days",
+    "age_in_years",
+    "uuid_v5",
+    "phone_e164",
+    "email_address",
+    "country_code",
 ];
 
 const LITERALS: &[&str] = &[

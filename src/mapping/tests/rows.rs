@@ -241,7 +241,7 @@ fn a_tenant_changes_variables_and_fields() {
     let pack = pack_text("", "name = \"c.company_name\"\nregion = \"$region\"")
         .replace("version = \"1\"", "version = \"1\"\nvars = { region = { type = \"text\" } }");
     let tenant = "tenant = \"acme\"\n[mapping]\npack = \"t\"\n[mapping.vars]\nregion = \"us\"\n[mapping.override.account.fields]\nname = \"upper(c.company_name)\"\nindustry = \"'wholesale'\"\n";
-    let overlay = Overlay { path: "acme.toml".into(), text: tenant.into() };
+    let overlay = Overlay { path: "acme.toml".into(), text: tenant.into(), secrets: Default::default() };
     let pack = Pack::parse("t.toml", &pack, None, Some(&overlay)).unwrap_or_else(|d| panic!("{d}"));
     let (mapping, _) = compile(&pack, &[Arc::new(customers())], "public", None, &CompileOptions::default())
         .unwrap_or_else(|d| panic!("{d}"));
@@ -251,6 +251,31 @@ fn a_tenant_changes_variables_and_fields() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_tenant_s_secret_keys_its_hashes_and_shows_nowhere() {
+    let text = pack_text("", "name = \"hmac_sha256(c.customer_id, $key)\"")
+        .replace("version = \"1\"", "version = \"1\"\nvars = { key = { type = \"secret\" } }");
+    let made = |secret: &str| {
+        let overlay = Overlay {
+            path: "acme.toml".into(),
+            text: "[mapping.vars]\nkey = { env = \"HASH_KEY\" }\n".into(),
+            secrets: [("key".to_owned(), crate::config::Secret::new(secret))].into(),
+        };
+        let pack = Pack::parse("t.toml", &text, None, Some(&overlay)).unwrap_or_else(|d| panic!("{d}"));
+        let (mapping, _) = compile(&pack, &[Arc::new(customers())], "public", None, &CompileOptions::default())
+            .unwrap_or_else(|d| panic!("{d}"));
+        let rule = mapping.rules[0].clone();
+        assert!(!format!("{pack:?}{mapping:?}{overlay:?}").contains(secret));
+        match rule.bind(&customers()).expect("the same schema").apply(&row(ALFKI)) {
+            Applied::Upsert { document, .. } => (rule.fingerprint, document.json().to_vec()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (a, b) = (made("correct horse"), made("battery staple"));
+    assert!(a.0 != b.0 && a.1 != b.1, "another key is another mapping");
+    assert_eq!(a, made("correct horse"));
 }
 
 #[test]

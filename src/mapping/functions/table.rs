@@ -1,86 +1,14 @@
-//! The table of functions: what the checker accepts, what the evaluator runs, and what the reference page says.
-//!
-//! Plain functions are entries with signatures; adding one means adding an entry. Those whose arguments have a grammar
-//! or a meaning of their own (`case`, `cast`, `coalesce`, `lookup`, …) are compiled by name and stand here for their
-//! documentation ([`Kind::Special`]).
+//! The entries of the table.
 
-use crate::mapping::expr::cast::{hex, to_text};
-use crate::mapping::expr::decimal::Dec;
+use super::normalise::{country, email, phone_e164};
+use super::plain::{
+    abs, age_in_days, age_in_years, concat_ws, dec, int, on_float, pad, remainder, same, sha256, shown, sign,
+    trim_ends, uuid_v5,
+};
+use super::{Arg, Function, Group, Kind, Signature};
 use crate::mapping::expr::ir::{EvalFn, Type};
 use crate::mapping::expr::text::{self, Ends, take};
-use crate::mapping::expr::value::{Fault, Val, fault};
-use std::fmt::Write as _;
-
-/// One function.
-pub(crate) struct Function {
-    /// As it is called.
-    pub name: &'static str,
-    /// Other names for the same.
-    pub aliases: &'static [&'static str],
-    /// Where it stands on the reference page.
-    pub group: Group,
-    /// How it is written.
-    pub usage: &'static str,
-    /// What it does, in one or two sentences.
-    pub doc: &'static str,
-    /// An expression and its result.
-    pub example: (&'static str, &'static str),
-    pub kind: Kind,
-}
-
-/// Chapters of the reference page, in order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Group {
-    Text,
-    Numbers,
-    Dates,
-    Choice,
-    Other,
-}
-
-impl Group {
-    pub(crate) const ALL: [Group; 5] = [Group::Text, Group::Numbers, Group::Dates, Group::Choice, Group::Other];
-
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Group::Text => "Text",
-            Group::Numbers => "Numbers",
-            Group::Dates => "Dates and times",
-            Group::Choice => "Choice and null",
-            Group::Other => "Conversion, translation, hashing",
-        }
-    }
-}
-
-pub(crate) enum Kind {
-    /// Compiled by name.
-    Special,
-    /// The first signature that fits is called.
-    Plain(&'static [Signature]),
-}
-
-/// Types of arguments, and what is called with them.
-pub(crate) struct Signature {
-    /// Fixed arguments.
-    pub args: &'static [Arg],
-    /// How many of `args` may be left out at the end.
-    pub optional: usize,
-    /// Type of any number of further arguments.
-    pub rest: Option<Arg>,
-    pub returns: Type,
-    /// Whether a null argument makes the result null without a call.
-    pub strict: bool,
-    pub eval: EvalFn,
-}
-
-/// What an argument may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Arg {
-    /// This type, or one that converts to it without loss.
-    Of(Type),
-    /// Any type that has a text.
-    Any,
-}
+use crate::mapping::expr::value::Val;
 
 const TEXT: Arg = Arg::Of(Type::Text);
 const INT: Arg = Arg::Of(Type::Int);
@@ -88,203 +16,16 @@ const DECIMAL: Arg = Arg::Of(Type::Decimal);
 const FLOAT: Arg = Arg::Of(Type::Float);
 
 const fn strict(args: &'static [Arg], returns: Type, eval: EvalFn) -> Signature {
-    Signature { args, optional: 0, rest: None, returns, strict: true, eval }
+    Signature { args, optional: 0, rest: None, returns, strict: true, eval, gives_null: None }
 }
 
 const fn optional(args: &'static [Arg], optional: usize, returns: Type, eval: EvalFn) -> Signature {
-    Signature { args, optional, rest: None, returns, strict: true, eval }
+    Signature { args, optional, rest: None, returns, strict: true, eval, gives_null: None }
 }
 
-/// The function of that name, in lower case.
-pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    FUNCTIONS.iter().find(|f| f.name == name || f.aliases.contains(&name))
-}
-
-/// All names, for suggestions.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    FUNCTIONS.iter().flat_map(|f| std::iter::once(f.name).chain(f.aliases.iter().copied()))
-}
-
-/// The reference of all functions, as a chapter of `docs/mapping.md`.
-pub fn reference() -> String {
-    let mut out = String::new();
-    for group in Group::ALL {
-        let _ = writeln!(out, "### {}\n\n| written | meaning | example |\n|---|---|---|", group.title());
-        for f in FUNCTIONS.iter().filter(|f| f.group == group) {
-            let cell = |s: &str| s.replace('|', "\\|");
-            let (expression, result) = f.example;
-            let other = match f.aliases {
-                [] => String::new(),
-                aliases => format!(" Also `{}`.", aliases.join("`, `")),
-            };
-            let _ = writeln!(
-                out,
-                "| `{}` | {}{other} | `{}` → `{}` |",
-                cell(f.usage),
-                cell(f.doc),
-                cell(expression),
-                cell(result)
-            );
-        }
-        out.push('\n');
-    }
-    out
-}
-
-/// Functions of other systems, and what to write instead.
-pub(crate) const FOREIGN: &[(&str, &str)] = &[
-    ("isnull", "use `coalesce(x, y)`"),
-    ("ifnull", "use `coalesce(x, y)`"),
-    ("nvl", "use `coalesce(x, y)`"),
-    ("nvl2", "use `case when x is not null then a else b end`"),
-    ("if", "use `case when condition then a else b end`"),
-    ("iif", "use `case when condition then a else b end`"),
-    ("decode", "use `case x when a then b else c end`"),
-    ("ucase", "use `upper(x)`"),
-    ("lcase", "use `lower(x)`"),
-    ("len", "use `length(x)`"),
-    ("char_len", "use `length(x)`"),
-    ("substr_index", "use `split_part(x, separator, n)`"),
-    ("substring_index", "use `split_part(x, separator, n)`"),
-    ("mid", "use `substring(x, start, count)`"),
-    ("instr", "use `position(part in x)`"),
-    ("locate", "use `position(part in x)`"),
-    ("charindex", "use `position(part in x)`"),
-    ("date_format", "use `to_char(x, 'YYYY-MM-DD')`"),
-    ("format", "use `to_char`, `||` or `round`"),
-    ("str_to_date", "use `cast(x as date)` for ISO dates"),
-    ("to_date", "use `cast(x as date)` for ISO dates"),
-    ("to_timestamp", "use `cast(x as timestamp)` for ISO timestamps"),
-    ("convert", "use `cast(x as type)`"),
-    ("try_cast", "use `cast(x as type)`; a row that does not convert is set aside"),
-    ("try_convert", "use `cast(x as type)`; a row that does not convert is set aside"),
-    ("to_number", "use `cast(x as decimal)`"),
-    ("year", "use `extract(year from x)`"),
-    ("month", "use `extract(month from x)`"),
-    ("day", "use `extract(day from x)`"),
-    ("datepart", "use `extract(part from x)`"),
-    ("dateadd", "add days to a date: `d + 7`"),
-    ("datediff", "subtract dates: `a - b` is a number of days"),
-    ("stuff", "use `left`, `right` and `||`"),
-    ("sha2", "use `sha256(x)`"),
-    ("hashbytes", "use `sha256(x)`"),
-    ("truncate", "use `trunc(x, digits)`"),
-    ("pow", "not available: only + - * / % on numbers"),
-    ("now", "not available: the result would depend on when a row is read"),
-    ("getdate", "not available: the result would depend on when a row is read"),
-    ("current_timestamp", "not available: the result would depend on when a row is read"),
-    ("current_date", "not available: the result would depend on when a row is read"),
-    ("random", "not available: the same row must always give the same record"),
-    ("uuid", "not available: the same row must always give the same record"),
-    ("newid", "not available: the same row must always give the same record"),
-    ("gen_random_uuid", "not available: the same row must always give the same record"),
-];
-
-/// Aggregates: known, and answered with their own message.
-pub(crate) const AGGREGATES: &[&str] = &["sum", "count", "min", "max", "avg", "string_agg", "array_agg"];
-
-fn bug<'a>() -> Result<Val<'a>, Fault> {
-    fault("bug", "an argument of another type was expected")
-}
-
-fn int(args: &[Val<'_>], n: usize) -> Result<i64, Fault> {
-    match args.get(n) {
-        Some(Val::Int(n)) => Ok(*n),
-        Some(Val::UInt(_)) => Ok(i64::MAX),
-        _ => fault("bug", "an integer argument was expected"),
-    }
-}
-
-fn dec<'v>(args: &'v [Val<'_>], n: usize) -> Result<&'v Dec, Fault> {
-    match args.get(n) {
-        Some(Val::Dec(d)) => Ok(d),
-        _ => fault("bug", "a decimal argument was expected"),
-    }
-}
-
-fn trim_ends<'a>(args: &mut [Val<'a>], ends: Ends) -> Result<Val<'a>, Fault> {
-    let s = take(args, 0)?;
-    match args.len() {
-        1 => Ok(Val::Text(text::trim(s, " ", ends))),
-        _ => {
-            let chars = take(args, 1)?;
-            Ok(Val::Text(text::trim(s, &chars, ends)))
-        }
-    }
-}
-
-fn pad<'a>(args: &mut [Val<'a>], at_left: bool) -> Result<Val<'a>, Fault> {
-    let (s, n) = (take(args, 0)?, int(args, 1)?);
-    let fill = if args.len() > 2 { take(args, 2)? } else { " ".into() };
-    text::pad(s, n, &fill, at_left).map(Val::Text)
-}
-
-/// The text that `concat` shows: booleans as `t` and `f`, everything else as a cast does.
-fn shown<'a>(val: Val<'a>, out: &mut String) -> Result<(), Fault> {
-    match val {
-        Val::Null => {}
-        Val::Bool(b) => out.push(if b { 't' } else { 'f' }),
-        Val::Text(s) => out.push_str(&s),
-        other => out.push_str(&to_text(other)?),
-    }
-    Ok(())
-}
-
-fn concat_ws<'a>(args: &mut [Val<'a>]) -> Result<Val<'a>, Fault> {
-    if args.first().is_none_or(Val::is_null) {
-        return Ok(Val::Null);
-    }
-    let separator = take(args, 0)?;
-    let mut out = String::new();
-    let mut first = true;
-    for val in args.iter_mut().skip(1).map(|v| std::mem::replace(v, Val::Null)).filter(|v| !v.is_null()) {
-        if !std::mem::take(&mut first) {
-            out.push_str(&separator);
-        }
-        shown(val, &mut out)?;
-    }
-    Ok(Val::string(out))
-}
-
-fn abs<'a>(args: &mut [Val<'a>]) -> Result<Val<'a>, Fault> {
-    match &args[0] {
-        Val::Int(n) => Val::int(i128::from(*n).abs()),
-        Val::UInt(n) => Ok(Val::UInt(*n)),
-        Val::Dec(d) => Ok(Val::Dec(d.abs())),
-        Val::Float(x) => Ok(Val::Float(x.abs())),
-        Val::Real(x) => Ok(Val::Real(x.abs())),
-        _ => bug(),
-    }
-}
-
-fn sign<'a>(args: &mut [Val<'a>]) -> Result<Val<'a>, Fault> {
-    let zero = Dec::from_int(0);
-    let d = dec(args, 0)?;
-    Ok(if matches!(d, Dec::NaN) { Val::Dec(Dec::NaN) } else { Val::Dec(Dec::from_int(d.cmp(&zero) as i128)) })
-}
-
-/// Applies one function to doubles, another to singles widened.
-fn on_float<'a>(args: &mut [Val<'a>], f: fn(f64) -> f64) -> Result<Val<'a>, Fault> {
-    match &args[0] {
-        Val::Float(x) => Ok(Val::Float(f(*x))),
-        Val::Real(x) => Ok(Val::Float(f(f64::from(*x)))),
-        _ => bug(),
-    }
-}
-
-fn same<'a>(args: &mut [Val<'a>]) -> Result<Val<'a>, Fault> {
-    Ok(std::mem::replace(&mut args[0], Val::Null))
-}
-
-fn sha256<'a>(args: &mut [Val<'a>]) -> Result<Val<'a>, Fault> {
-    let digest = match &args[0] {
-        Val::Text(s) => ring::digest::digest(&ring::digest::SHA256, s.as_bytes()),
-        Val::Bytes(b) => ring::digest::digest(&ring::digest::SHA256, b),
-        _ => return bug(),
-    };
-    let mut out = String::with_capacity(64);
-    hex(digest.as_ref(), &mut out);
-    Ok(Val::string(out))
+/// A strict function that can be null though no argument is.
+const fn nullable(args: &'static [Arg], optional: usize, returns: Type, why: &'static str, eval: EvalFn) -> Signature {
+    Signature { args, optional, rest: None, returns, strict: true, eval, gives_null: Some(why) }
 }
 
 macro_rules! function {
@@ -307,7 +48,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         "'NW-' || 10248" => "NW-10248", Kind::Special),
     function!(Text, "concat", [], "concat(a, b, ...)", "Joins values of any type as text; nulls count as nothing.",
         "concat('cust-', null, 7)" => "cust-7",
-        Kind::Plain(&[Signature { args: &[], optional: 0, rest: Some(Arg::Any), returns: Type::Text, strict: false,
+        Kind::Plain(&[Signature { args: &[], optional: 0, rest: Some(Arg::Any), returns: Type::Text, strict: false, gives_null: None,
             eval: |args| {
                 let mut out = String::with_capacity(32);
                 for arg in args {
@@ -318,7 +59,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function!(Text, "concat_ws", [], "concat_ws(separator, a, b, ...)",
         "Joins values with a separator between them; nulls are passed over. Null if the separator is null.",
         "concat_ws(', ', 'Berlin', null, 'DE')" => "Berlin, DE",
-        Kind::Plain(&[Signature { args: &[TEXT], optional: 0, rest: Some(Arg::Any), returns: Type::Text, strict: false,
+        Kind::Plain(&[Signature { args: &[TEXT], optional: 0, rest: Some(Arg::Any), returns: Type::Text, strict: false, gives_null: None,
             eval: concat_ws }])),
     function!(Text, "trim", ["btrim"], "trim([both | leading | trailing] [chars from] x)",
         "Takes spaces (or any of `chars`) off both ends, or one end.", "trim(both 'x' from 'xxabx')" => "ab",
@@ -405,6 +146,12 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function!(Text, "like", ["ilike"], "x [not] like pattern [escape c], x [not] ilike pattern",
         "`%` stands for any text, `_` for one character; `ilike` ignores case. A backslash takes the meaning away.",
         "'Berlin' like 'B%n'" => "true", Kind::Special),
+    function!(Text, "~", ["~*", "!~", "!~*"], "x ~ 'pattern', x ~* 'pattern', x !~ 'pattern', x !~* 'pattern'",
+        "Whether a regular expression matches somewhere in `x`; `*` ignores case, `!` negates. The pattern is a constant.",
+        "'DE-12209' ~ '^[A-Z]{2}-[0-9]+$'" => "true", Kind::Special),
+    function!(Text, "regexp_substr", [], "regexp_substr(x, pattern [, flags])",
+        "The first part of `x` that the regular expression matches; null if there is none. `i` ignores case.",
+        "regexp_substr('Suite 42, 2nd floor', '[0-9]+')" => "42", Kind::Special),
     function!(Numbers, "+ - * / %", [], "a + b, a - b, a * b, a / b, a % b, -a",
         "Integers stay integers (division truncates), decimals are exact, floats stay floats. A date plus or minus an \
          integer is a date, a date minus a date a number of days.",
@@ -445,6 +192,23 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ])),
     function!(Numbers, "sign", [], "sign(x)", "-1, 0 or 1.", "sign(-7.5)" => "-1",
         Kind::Plain(&[strict(&[DECIMAL], Type::Decimal, sign)])),
+    function!(Numbers, "mod", [], "mod(a, b)", "The remainder of a division, as `a % b`.", "mod(-7, 3)" => "-1",
+    Kind::Plain(&[
+        strict(&[INT, INT], Type::Int, remainder),
+        strict(&[DECIMAL, DECIMAL], Type::Decimal, remainder),
+    ])),
+    function!(Dates, "age_in_days", [], "age_in_days(later, earlier)",
+    "Whole days from `earlier` to `later`; negative if they are the other way round.",
+    "age_in_days(date '2024-03-01', date '2024-02-01')" => "29",
+    Kind::Plain(&[
+        strict(&[Arg::Of(Type::Date), Arg::Of(Type::Date)], Type::Int, age_in_days),
+        strict(&[Arg::Of(Type::Timestamp), Arg::Of(Type::Timestamp)], Type::Int, age_in_days),
+        strict(&[Arg::Of(Type::TimestampTz), Arg::Of(Type::TimestampTz)], Type::Int, age_in_days),
+    ])),
+    function!(Dates, "age_in_years", [], "age_in_years(later, earlier)",
+    "Birthdays passed between two dates, as `extract(year from age(later, earlier))` in PostgreSQL.",
+    "age_in_years(date '2024-02-28', date '1970-03-01')" => "53",
+    Kind::Plain(&[strict(&[Arg::Of(Type::Date), Arg::Of(Type::Date)], Type::Int, age_in_years)])),
     function!(Dates, "extract", ["date_part"], "extract(part from x), date_part('part', x)",
         "A part of a date, time or timestamp: year, quarter, month, week, day, hour, minute, second, dow, isodow, doy, \
          isoyear, decade, century, milliseconds, microseconds, epoch. Whole parts are integers; second, milliseconds and \
@@ -488,4 +252,29 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         strict(&[TEXT], Type::Text, sha256),
         strict(&[Arg::Of(Type::Bytes)], Type::Text, sha256),
     ])),
+    function!(Other, "hmac_sha256", [], "hmac_sha256(x, $key)",
+        "The keyed SHA-256 hash of a text or of bytes, in lower-case hexadecimal. The key is a variable of type `secret`, \
+         whose place the tenant file names.",
+        "left(hmac_sha256('abc', $key), 8)" => "9946dad4", Kind::Special),
+    function!(Other, "uuid_v5", [], "uuid_v5(namespace, x)",
+    "The UUID of version 5 that a text has in a namespace (another UUID): the same text always gives the same one.",
+    "uuid_v5('6ba7b811-9dad-11d1-80b4-00c04fd430c8', 'https://example.com')" => "4fd35a71-71ef-5a55-a9d9-aa75c889a6d0",
+    Kind::Plain(&[strict(&[Arg::Of(Type::Uuid), TEXT], Type::Uuid, uuid_v5)])),
+    function!(Other, "->", ["->>", "#>", "#>>"], "x -> 'key', x -> 0, x ->> 'key', x #>> '{a,0}'",
+        "A part of a JSON document: a field, an element (from the end, if negative), or what a path leads to. `->>` and \
+         `#>>` give its text, the others JSON. Null if there is none. Names, numbers and paths are constants.",
+        "cast('{\"a\": [\"x\"]}' as json) -> 'a' ->> 0" => "x", Kind::Special),
+    function!(Other, "phone_e164", [], "phone_e164(x [, region])",
+    "A telephone number in E.164. `region` is the country (two letters) of numbers that do not say theirs; an \
+     extension is left out. Null if it is no valid number.",
+    "phone_e164('030-0074321', 'DE')" => "+49300074321",
+    Kind::Plain(&[nullable(&[TEXT, TEXT], 1, Type::Text, "null if it is no valid telephone number", phone_e164)])),
+    function!(Other, "email_address", [], "email_address(x)",
+    "An e-mail address in lower case, without spaces around it. Null if it is none.",
+    "email_address(' Maria.Anders@Example.com ')" => "maria.anders@example.com",
+    Kind::Plain(&[nullable(&[TEXT], 0, Type::Text, "null if it is no e-mail address", email)])),
+    function!(Other, "country_code", [], "country_code(x)",
+    "The two letters of a country (ISO 3166) from its code or English name. Null if it is none.",
+    "country_code('Germany')" => "DE",
+    Kind::Plain(&[nullable(&[TEXT], 0, Type::Text, "null if it is no country", country)])),
 ];
