@@ -111,8 +111,9 @@ pub(crate) fn push(
     let mut value = Cursor(bytes);
     match (kind, column.code) {
         (Kind::Int { unsigned }, _) => row.push(integer(bytes, column.unsigned.unwrap_or(*unsigned))),
-        (Kind::Float, code::FLOAT) => row.push(Value::Real(f32::from_le_bytes(value.array()?))),
-        (Kind::Double, code::DOUBLE) => row.push(Value::Float(f64::from_le_bytes(value.array()?))),
+        // Minus zero becomes zero: the text of a page does not always tell the two apart.
+        (Kind::Float, code::FLOAT) => row.push(Value::Real(f32::from_le_bytes(value.array()?) + 0.0)),
+        (Kind::Double, code::DOUBLE) => row.push(Value::Float(f64::from_le_bytes(value.array()?) + 0.0)),
         (Kind::Decimal, code::NEWDECIMAL) => {
             let [precision, scale] = column.meta.to_be_bytes();
             scratch.text.clear();

@@ -149,8 +149,8 @@ pub(crate) fn push_text(kind: &Kind, bytes: Option<&[u8]>, row: &mut RowBuilder,
     match kind {
         Kind::Int { .. } | Kind::Year => row.push(integer(ascii(bytes)?)?),
         // Widened on the server: the conversion back is exact.
-        Kind::Float => row.push(Value::Real(ascii(bytes)?.parse::<f64>().map_err(|_| malformed())? as f32)),
-        Kind::Double => row.push(Value::Float(ascii(bytes)?.parse().map_err(|_| malformed())?)),
+        Kind::Float => row.push(Value::Real(ascii(bytes)?.parse::<f64>().map_err(|_| malformed())? as f32 + 0.0)),
+        Kind::Double => row.push(Value::Float(ascii(bytes)?.parse::<f64>().map_err(|_| malformed())? + 0.0)),
         Kind::Decimal => push_decimal(ascii(bytes)?, row, scratch),
         Kind::Bit(bits) => push_bits(*bits, bytes, row)?,
         Kind::Date(zero) => push_date(ascii(bytes)?, zero, row),
