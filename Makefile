@@ -11,9 +11,9 @@ help: ## this list
 setup: ## install what is missing
 	@scripts/setup
 
-demo: setup ## a vendor database, a CRM, live changes and the daemon, for about two minutes (ARGS="--keep")
+demo: setup ## a vendor database, a CRM, live changes and the daemon, for about two minutes (SOURCE=mysql|mariadb, ARGS="--keep")
 	@$(CARGO) build --quiet
-	@target/debug/tidemark demo $(ARGS)
+	@target/debug/tidemark demo $(if $(SOURCE),--source $(SOURCE)) $(ARGS)
 
 test: setup test-only ## every test, on real servers
 

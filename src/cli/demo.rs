@@ -1,8 +1,9 @@
 //! `tidemark demo`.
 
-use crate::demo::scene::{SceneError, SceneOptions, play};
+use crate::demo::scene::{SceneError, SceneOptions, Server, play};
 use crate::error::{DaemonKind, Error, Result};
 use clap::{Args, ValueEnum};
+use tidemark_throwaway::MysqlFlavour;
 
 /// A vendor's database, the reference CRM, live changes and the daemon, in one command.
 ///
@@ -11,6 +12,7 @@ use clap::{Args, ValueEnum};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   tidemark demo
+  tidemark demo --source mariadb
   tidemark demo --keep             stay at the end, to look at the pages
   tidemark demo --seconds 20 --no-kill")]
 pub struct DemoArgs {
@@ -37,11 +39,17 @@ pub struct DemoArgs {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Source {
     Postgres,
+    Mysql,
+    Mariadb,
 }
 
 pub(super) async fn run(args: DemoArgs) -> Result<()> {
-    let Source::Postgres = args.source;
     let options = SceneOptions {
+        server: match args.source {
+            Source::Postgres => Server::Postgres,
+            Source::Mysql => Server::Mysql(MysqlFlavour::MySql),
+            Source::Mariadb => Server::Mysql(MysqlFlavour::MariaDb),
+        },
         seconds: args.seconds,
         per_second: args.rate,
         kill: !args.no_kill,

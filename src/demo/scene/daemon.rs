@@ -1,7 +1,7 @@
 //! The daemon of the scene: this same program as a child, so that it can be killed like any other process.
 
 use super::SceneError;
-use super::database::{DATABASE, PASSWORD, USER};
+use super::database::{DATABASE, PASSWORD, Server, USER};
 use crate::admin::Client;
 use crate::status::StatusReport;
 use std::fs::{File, OpenOptions};
@@ -29,14 +29,20 @@ impl Daemon {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn new(dir: &Path, database_port: u16, crm_url: &str, listen: u16) -> Result<Self, SceneError> {
+    pub fn new(dir: &Path, server: Server, database_port: u16, crm_url: &str, listen: u16) -> Result<Self, SceneError> {
+        let (engine, own) = match server {
+            Server::Postgres => {
+                ("postgres", format!("[source.postgres]\nslot        = \"tidemark\"\npublication = \"{USER}\""))
+            }
+            Server::Mysql(_) => ("mysql", "[source.mysql]\nserver_id = 7001".to_owned()),
+        };
         let text = format!(
             r#"# The tenant of `tidemark demo`.
 tidemark = 1
 tenant   = "northwind"
 
 [source]
-engine   = "postgres"
+engine   = "{engine}"
 host     = "127.0.0.1"
 port     = {database_port}
 database = "{DATABASE}"
@@ -44,9 +50,7 @@ user     = "{USER}"
 password = {{ env = "SOURCE_PASSWORD" }}
 tls      = {{ mode = "disable" }}
 
-[source.postgres]
-slot        = "tidemark"
-publication = "{USER}"
+{own}
 
 [mapping]
 pack = "northwind"

@@ -13,6 +13,7 @@ use crate::demo::crm::{DevCrmError, DevCrmOptions, Handle, serve};
 use crate::status::{State, StatusReport};
 use daemon::Daemon;
 use database::Database;
+pub use database::Server;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
@@ -25,6 +26,8 @@ use traffic::Tally;
 /// What to show.
 #[derive(Clone, Debug)]
 pub struct SceneOptions {
+    /// The vendor's database.
+    pub server: Server,
     /// How long the application changes rows.
     pub seconds: u32,
     /// Rows it changes per second.
@@ -46,6 +49,9 @@ pub enum SceneError {
     /// The application's connection.
     #[error("the scene's database: {}", chain(.0))]
     Database(#[from] tokio_postgres::Error),
+    /// The application's SQL client.
+    #[error("the scene's database refused a statement: {0}")]
+    Statement(String),
     /// The CRM.
     #[error("the scene's CRM: {0}")]
     Crm(#[from] DevCrmError),
@@ -162,13 +168,12 @@ impl Stage {
     }
 
     async fn play(&mut self, options: &SceneOptions) -> Result<(), SceneError> {
-        self.say(Tone::Plain, "starting a PostgreSQL of our own and filling it with Northwind …");
-        let database =
-            tokio::task::spawn_blocking(Database::start).await.map_err(|e| SceneError::Bug(e.to_string()))??;
+        let server = options.server;
+        self.say(Tone::Plain, &format!("starting a {} of our own and filling it with Northwind …", server.name()));
+        let database = tokio::task::spawn_blocking(move || Database::start(server)).await;
+        let database = self.database.insert(database.map_err(|e| SceneError::Bug(e.to_string()))??);
         let port = database.port();
-        let owner = database.connect().await?;
-        let database = self.database.insert(database);
-        database.fill(&owner).await?;
+        let owner = database.fill().await?;
         self.say(
             Tone::Plain,
             &format!("the vendor's database: 127.0.0.1:{port}, {} orders more than usual", database::ORDERS),
@@ -187,7 +192,7 @@ impl Stage {
         let dir = tempfile::Builder::new().prefix("tidemark-demo-").tempdir();
         let dir = self.dir.insert(dir.map_err(|e| SceneError::io("make a directory for the scene", e))?);
         let listen = free_port()?;
-        let daemon = Daemon::new(dir.path(), port, &crm_url, listen)?;
+        let daemon = Daemon::new(dir.path(), server, port, &crm_url, listen)?;
         let daemon = self.daemon.insert(daemon);
         let pid = daemon.start()?;
         self.say(Tone::Strong, &format!("the daemon's status:   http://127.0.0.1:{listen}/   (pid {pid})"));

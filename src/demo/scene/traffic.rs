@@ -2,7 +2,7 @@
 //! different sizes.
 
 use super::SceneError;
-use super::database::{CUSTOMERS, FIRST_ORDER, ORDERS};
+use super::database::{CUSTOMERS, FIRST_ORDER, ORDERS, Owner, customer_id};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::ops::AddAssign;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio_postgres::Client;
 
 /// Rows that were changed so far.
 #[derive(Debug, Default)]
@@ -55,13 +54,13 @@ struct Done {
 /// # Errors
 /// If a statement fails.
 pub async fn run(
-    mut client: Client,
+    mut owner: Owner,
     seed: u64,
     per_second: u32,
     tally: Arc<Tally>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SceneError> {
-    let mut dice = StdRng::seed_from_u64(seed);
+    let mut dice = Dice::new(seed);
     let start = Instant::now();
     while !*stop.borrow() {
         let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
@@ -70,77 +69,94 @@ pub async fn run(
             continue;
         }
         // Mostly small transactions, now and then a large one: what applications do.
-        let size = if dice.random_ratio(1, 40) { dice.random_range(50..200) } else { dice.random_range(1..12) };
-        let transaction = client.transaction().await?;
+        let size =
+            if dice.rng.random_ratio(1, 40) { dice.rng.random_range(50..200) } else { dice.rng.random_range(1..12) };
+        owner.execute("begin").await?;
         let mut done = Done::default();
         for _ in 0..size {
-            change(&transaction, &mut dice, &mut done).await?;
+            let (text, counter) = dice.change();
+            counter(&mut done).add_assign(owner.execute(&text).await?);
         }
-        transaction.commit().await?;
+        owner.execute("commit").await?;
         tally.add(&done);
     }
     Ok(())
 }
 
-/// One statement. The numbers come from our own dice, so that they may stand in the text.
-async fn change(
-    transaction: &tokio_postgres::Transaction<'_>,
-    dice: &mut StdRng,
-    done: &mut Done,
-) -> Result<(), SceneError> {
-    let (n, m) = (dice.random_range(0..1_000_000_u32), dice.random_range(0..10_000_u32));
-    // An id that exists, without reading the table: the next one above a random place.
-    let order = format!(
-        r#"(select "OrderID" from "Orders" where "OrderID" >= {FIRST_ORDER} + {n} % {ORDERS} order by 1 limit 1)"#
-    );
-    let customer = format!(
-        r#"(select "CustomerID" from "Customers" where "CustomerID" >= scene_id({n} % {CUSTOMERS}) order by 1 limit 1)"#
-    );
-    let (text, counter): (String, fn(&mut Done) -> &mut u64) = match dice.random_range(0..100) {
-        0..25 => (
+/// What the application does next.
+struct Dice {
+    rng: StdRng,
+    /// Numbers of the next new rows.
+    order: i64,
+    customer: u32,
+}
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        let (order, customer) = (FIRST_ORDER + i64::from(ORDERS), CUSTOMERS + 1);
+        Self { rng: StdRng::seed_from_u64(seed), order, customer }
+    }
+
+    fn new_order(&mut self) -> i64 {
+        self.order += 1;
+        self.order
+    }
+
+    /// One statement, in SQL that PostgreSQL, MySQL (with ANSI quotes) and MariaDB share, and what it counts as. The
+    /// numbers come from our own dice, so that they may stand in the text.
+    fn change(&mut self) -> (String, fn(&mut Done) -> &mut u64) {
+        let (n, m) = (self.rng.random_range(0..1_000_000_u32), self.rng.random_range(0..10_000_u32));
+        // A key that exists, without reading the table: the next one above a random place. MySQL changes no table that a
+        // subquery of the statement reads, unless it is one level further down.
+        let some = |table: &str, key: &str, from: String| {
             format!(
-                r#"insert into "Orders" ("OrderID", "CustomerID", "EmployeeID", "OrderDate", "ShipVia", "Freight", "ShipCity")
-                   values (nextval('scene_order'), {customer}, 1 + {n} % 9, now()::timestamp(3), 1 + {n} % 3, {m} / 100.0, 'Lyon')"#
-            ),
-            |d| &mut d.inserted,
-        ),
-        25..32 => (
-            r#"insert into "Customers" ("CustomerID", "CompanyName", "ContactName", "City", "Country", "Phone")
-                   select scene_id(n), 'Newcomer ' || n, 'Person ' || n, 'Oslo', 'Norway', null from nextval('scene_customer') n
-                   on conflict do nothing"#
-            .to_owned(),
-            |d| &mut d.inserted,
-        ),
-        32..62 => (
-            format!(
-                r#"update "Orders" set "Freight" = {m} / 100.0, "ShippedDate" = now()::timestamp(0) where "OrderID" = {order}"#
-            ),
-            |d| &mut d.updated,
-        ),
-        62..78 => (
-            format!(
-                r#"update "Customers" set "Phone" = '+49 30 {n}', "City" = 'Berlin' where "CustomerID" = {customer}"#
-            ),
-            |d| &mut d.updated,
-        ),
-        78..82 => (
-            format!(
-                r#"update "Products" set "UnitPrice" = {m} / 100.0, "UnitsInStock" = {n} % 100 where "ProductID" = 1 + {n} % 77"#
-            ),
-            |d| &mut d.updated,
-        ),
-        82..94 => (format!(r#"delete from "Orders" where "OrderID" = {order}"#), |d| &mut d.deleted),
-        94..97 => (
-            format!(
-                r#"delete from "Customers" c where "CustomerID" = {customer}
-                   and not exists (select from "Orders" o where o."CustomerID" = c."CustomerID")"#
-            ),
-            |d| &mut d.deleted,
-        ),
-        _ => (format!(r#"update "Orders" set "OrderID" = nextval('scene_order') where "OrderID" = {order}"#), |d| {
-            &mut d.rekeyed
-        }),
-    };
-    counter(done).add_assign(transaction.execute(text.as_str(), &[]).await?);
-    Ok(())
+                r#"(select i from (select "{key}" as i from "{table}" where "{key}" >= {from} order by 1 limit 1) s)"#
+            )
+        };
+        let order = some("Orders", "OrderID", format!("{FIRST_ORDER} + {n} % {ORDERS}"));
+        let customer = some("Customers", "CustomerID", format!("'{}'", customer_id(n % CUSTOMERS)));
+        match self.rng.random_range(0..100) {
+            0..25 => {
+                let id = self.new_order();
+                let text = format!(
+                    r#"insert into "Orders" ("OrderID", "CustomerID", "EmployeeID", "OrderDate", "ShipVia", "Freight", "ShipCity")
+                       values ({id}, {customer}, 1 + {n} % 9, localtimestamp(3), 1 + {n} % 3, {m} / 100.0, 'Lyon')"#
+                );
+                (text, |d| &mut d.inserted)
+            }
+            25..32 => {
+                self.customer += 1;
+                let (number, id) = (self.customer, customer_id(self.customer));
+                let text = format!(
+                    r#"insert into "Customers" ("CustomerID", "CompanyName", "ContactName", "City", "Country", "Phone")
+                       values ('{id}', 'Newcomer {number}', 'Person {number}', 'Oslo', 'Norway', null)"#
+                );
+                (text, |d| &mut d.inserted)
+            }
+            32..62 => {
+                let set = format!(r#""Freight" = {m} / 100.0, "ShippedDate" = localtimestamp(0)"#);
+                (format!(r#"update "Orders" set {set} where "OrderID" = {order}"#), |d| &mut d.updated)
+            }
+            62..78 => {
+                let set = format!(r#""Phone" = '+49 30 {n}', "City" = 'Berlin'"#);
+                (format!(r#"update "Customers" set {set} where "CustomerID" = {customer}"#), |d| &mut d.updated)
+            }
+            78..82 => {
+                let set = format!(r#""UnitPrice" = {m} / 100.0, "UnitsInStock" = {n} % 100"#);
+                (format!(r#"update "Products" set {set} where "ProductID" = 1 + {n} % 77"#), |d| &mut d.updated)
+            }
+            82..94 => (format!(r#"delete from "Orders" where "OrderID" = {order}"#), |d| &mut d.deleted),
+            94..97 => {
+                let text = format!(
+                    r#"delete from "Customers" where "CustomerID" = {customer}
+                       and not exists (select 1 from "Orders" where "Orders"."CustomerID" = "Customers"."CustomerID")"#
+                );
+                (text, |d| &mut d.deleted)
+            }
+            _ => {
+                let id = self.new_order();
+                (format!(r#"update "Orders" set "OrderID" = {id} where "OrderID" = {order}"#), |d| &mut d.rekeyed)
+            }
+        }
+    }
 }

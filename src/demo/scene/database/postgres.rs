@@ -1,31 +1,21 @@
-//! The vendor's database of the scene: Northwind in a throwaway PostgreSQL, grown so that there is something to watch.
+//! Northwind in a throwaway PostgreSQL.
 
-use super::SceneError;
+use super::{CUSTOMERS, DATABASE, FIRST_ORDER, ORDERS, PASSWORD, USER};
+use crate::demo::scene::SceneError;
 use tidemark_throwaway::{Auth, PostgresCluster, PostgresOptions};
 use tokio_postgres::{Client, NoTls};
 
-const NORTHWIND: &str = include_str!("../../../packs/northwind/data/postgres-northwind.sql");
+const NORTHWIND: &str = include_str!("../../../../packs/northwind/data/postgres-northwind.sql");
 
-/// Name of the database, and of the user that the daemon reads it with.
-pub const DATABASE: &str = "northwind";
-/// The daemon's role: it may read and replicate, and own a publication; nothing else.
-pub const USER: &str = "tidemark";
-/// Its password: the server listens on loopback only and lives for minutes.
-pub const PASSWORD: &str = "scene";
-
-/// Orders that are added have numbers from here on; the original ones end far below.
-pub const FIRST_ORDER: i64 = 100_000;
-/// Orders that are added.
-pub const ORDERS: u32 = 40_000;
-/// Customers that are added.
-pub const CUSTOMERS: u32 = 4_000;
-
-/// A running server with the sample data.
-pub struct Database {
+/// A running server.
+pub struct Postgres {
     cluster: PostgresCluster,
 }
 
-impl Database {
+/// The application's connection.
+pub struct Owner(Client);
+
+impl Postgres {
     /// Starts a server with an empty database. Blocks for a second or two.
     ///
     /// # Errors
@@ -47,7 +37,7 @@ impl Database {
     ///
     /// # Errors
     /// If the server cannot be reached.
-    pub async fn connect(&self) -> Result<Client, SceneError> {
+    pub async fn connect(&self) -> Result<Owner, SceneError> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.port()).dbname(DATABASE).user(self.cluster.user()).password(PASSWORD);
         config.application_name("northwind");
@@ -56,18 +46,28 @@ impl Database {
             // Its error reaches the client's next call.
             let _ = connection.await;
         });
-        Ok(client)
+        Ok(Owner(client))
     }
+}
 
+impl Owner {
     /// Loads the sample data, grows it, and makes the daemon's role with the rights that `tidemark check` asks for.
     ///
     /// # Errors
     /// If a statement fails.
-    pub async fn fill(&self, client: &Client) -> Result<(), SceneError> {
-        client.batch_execute(NORTHWIND).await?;
-        client.batch_execute(&grow()).await?;
-        client.batch_execute(&grants()).await?;
+    pub async fn fill(&self) -> Result<(), SceneError> {
+        self.0.batch_execute(NORTHWIND).await?;
+        self.0.batch_execute(&grow()).await?;
+        self.0.batch_execute(&grants()).await?;
         Ok(())
+    }
+
+    /// Runs a statement; how many rows it changed.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub async fn execute(&mut self, sql: &str) -> Result<u64, SceneError> {
+        Ok(self.0.execute(sql, &[]).await?)
     }
 }
 
@@ -75,13 +75,10 @@ fn grow() -> String {
     let last_order = FIRST_ORDER + i64::from(ORDERS);
     format!(
         r#"
-        create sequence scene_customer;
-        create function scene_id(n bigint) returns bpchar language sql immutable as
-            $$ select 'Z' || lpad(upper(to_hex(n)), 4, '0') $$;
         insert into "Customers" ("CustomerID", "CompanyName", "ContactName", "ContactTitle", "Address", "City", "Country", "Phone")
-            select scene_id(n), p.first || ' ' || p.second || ' ' || n, 'Contact ' || n, 'Buyer', n || ' Harbour Street',
+            select 'Z' || lpad(upper(to_hex(n)), 4, '0'), p.first || ' ' || p.second || ' ' || n, 'Contact ' || n, 'Buyer', n || ' Harbour Street',
                    t.city, t.country, '+00 ' || (1000000 + n)
-              from (select nextval('scene_customer') as n from generate_series(1, {CUSTOMERS})) s
+              from generate_series(1, {CUSTOMERS}) n
               cross join lateral (select (array['North','Blue','Grand','Old','Silver','Green'])[1 + n % 6] as first,
                                          (array['Traders','Foods','Delikatessen','Mercado','Supplies'])[1 + n % 5] as second) p
               cross join lateral (select (array['London','Berlin','Madrid','Paris','Lisboa','Bern'])[1 + n % 6] as city,
@@ -92,7 +89,6 @@ fn grow() -> String {
               from generate_series({FIRST_ORDER}, {last_order} - 1) n
               join (select *, row_number() over (order by "CustomerID") - 1 as i from "Customers") c
                 on c.i = n % (select count(*) from "Customers");
-        create sequence scene_order start {last_order};
         analyze;
         "#
     )
