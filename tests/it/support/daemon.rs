@@ -123,7 +123,11 @@ log = {{ level = "{level}", format = "json" }}
             level = self.log_level,
             extra = self.extra,
         );
-        std::fs::write(self.file(), text).expect("the tenant file");
+        // Whoever reads it meanwhile finds the old one or the new one, and no half of one.
+        let unfinished = self.file().with_extension("unfinished");
+        std::fs::write(&unfinished, text)
+            .and_then(|()| std::fs::rename(unfinished, self.file()))
+            .expect("the tenant file");
     }
 
     /// A command of the program about this tenant.

@@ -3,6 +3,7 @@
 
 pub mod crm;
 pub mod daemon;
+pub mod door;
 mod http;
 pub mod judge;
 pub mod mysql;

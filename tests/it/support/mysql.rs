@@ -35,6 +35,8 @@ const JUDGED: [(&str, &[&str], &str, &str); 6] = [
 impl MysqlSource {
     /// A server without anything, or `None`, said aloud, where there is none and nobody insists.
     pub async fn bare(options: MysqlOptions, database: &'static str) -> Option<Self> {
+        // The judge's account needs a function that writes, on replicas too.
+        let options = options.setting("log-bin-trust-function-creators", "ON");
         let cluster = match tokio::task::spawn_blocking(|| MysqlCluster::start(options)).await.expect("no panic") {
             Ok(cluster) => cluster,
             Err(error @ tidemark_throwaway::Error::Missing { .. }) if !everything_is_required() => {
@@ -113,7 +115,6 @@ impl MysqlSource {
     async fn prepare(&self) {
         let mut connection = Conn::new(self.login()).await.expect("a connection");
         let mut statements: Vec<String> = [
-            "SET GLOBAL log_bin_trust_function_creators = ON",
             "CREATE DATABASE judge CHARACTER SET utf8mb4",
             "CREATE TABLE judge.counter (n bigint NOT NULL)",
             "INSERT INTO judge.counter VALUES (0)",

@@ -1,0 +1,10 @@
+//! End to end: the program on real MariaDB and MySQL.
+
+mod failover;
+mod gaps;
+mod northwind;
+mod sakila;
+mod schema;
+mod types;
+
+use super::on_both;
