@@ -96,7 +96,7 @@ fn damage(kind: u64, body: &mut Vec<u8>, rng: &mut Rng) {
 }
 
 /// Makes length and checksum of an event fit what it holds now.
-fn seal(body: &mut Vec<u8>) {
+fn seal(body: &mut [u8]) {
     if body.len() < HEADER + 5 {
         return;
     }
