@@ -1,0 +1,243 @@
+//! The SQL Server connector: tables in pages by key, and the tail from change data capture.
+//!
+//! ```text
+//! lib.rs        configuration, factory, trait glue      stream.rs    the tail: a task that polls, and its handle
+//! catalog.rs    tables, keys, capture instances         plan.rs      which change tables are read, and how
+//! types.rs      columns and values both ways            window.rs    change tables merged in commit order
+//! preflight.rs  findings                                pair.rs      change rows → changes
+//! snapshot.rs   pages and rows by key                   fence.rs     when the log reader has seen everything
+//! session.rs    sessions kept open (sql.rs)             position.rs  places in the log
+//! wire.rs       one connection (tls.rs, error.rs)
+//! ```
+//!
+//! Rows are selected with the same expressions from the tables and from their change tables, so that a value has one path.
+
+mod catalog;
+mod error;
+mod fence;
+mod pair;
+mod plan;
+mod position;
+mod preflight;
+mod session;
+mod snapshot;
+mod sql;
+mod stream;
+mod tls;
+mod types;
+mod window;
+mod wire;
+
+pub use tls::{TlsConfig, TlsMode};
+
+use async_trait::async_trait;
+use catalog::{missing_table, refused};
+use session::Pool;
+use sql::Cells;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tidemark_contract::{
+    Capabilities, ChangeStream, Connector, FetchedRows, Finding, Lag, Position, Result, RowKey, ScanCursor,
+    SnapshotChunk, TableId, TableRequest, TableSchema,
+};
+
+/// A password. Does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Box<str>);
+
+impl Password {
+    /// Wraps a password.
+    pub fn new(password: impl Into<Box<str>>) -> Self {
+        Self(password.into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// How to reach a server.
+#[derive(Clone, Debug)]
+pub struct SqlServerConfig {
+    /// Host name or address.
+    pub host: String,
+    /// Port; a named instance has its own.
+    pub port: u16,
+    /// Database.
+    pub database: String,
+    /// SQL login.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Password>,
+    /// TLS settings.
+    pub tls: TlsConfig,
+    /// Pause between two looks at the change tables. Default 500 ms.
+    pub poll_interval: Duration,
+    /// How the connections call themselves in `sys.dm_exec_sessions`.
+    pub application_name: String,
+    /// Limit for connecting, TLS and login together. Default 15 s.
+    pub connect_timeout: Duration,
+    /// How long a statement may be silent before its connection is given up. Default 10 min.
+    pub statement_timeout: Duration,
+    /// Connections open at a time, beside that of the stream. Default 4.
+    pub sql_connections: usize,
+}
+
+impl SqlServerConfig {
+    /// A configuration with TLS verified in full and the default limits.
+    pub fn new(host: impl Into<String>, port: u16, database: impl Into<String>, user: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            database: database.into(),
+            user: user.into(),
+            password: None,
+            tls: TlsConfig::default(),
+            poll_interval: Duration::from_millis(500),
+            application_name: "tidemark".into(),
+            connect_timeout: Duration::from_secs(15),
+            statement_timeout: Duration::from_secs(600),
+            sql_connections: 4,
+        }
+    }
+
+    /// Host and port, for messages.
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// The connector: see the crate's documentation.
+pub struct SqlServer {
+    config: Arc<SqlServerConfig>,
+    pool: Pool,
+    memory: snapshot::Memory,
+}
+
+impl fmt::Debug for SqlServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlServer").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SqlServer {
+    /// A connector for this configuration. Connects to nothing yet.
+    pub fn new(config: SqlServerConfig) -> Self {
+        let config = Arc::new(config);
+        Self { pool: Pool::new(config.clone()), config, memory: snapshot::Memory::default() }
+    }
+}
+
+#[async_trait]
+impl Connector for SqlServer {
+    fn name(&self) -> &'static str {
+        "sqlserver"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            resume_inside_transaction: false,
+            partial_updates: true,
+            truncate: false,
+            acknowledgement_holds_log: false,
+        }
+    }
+
+    async fn preflight(&self, tables: &[TableRequest]) -> Result<Vec<Finding>> {
+        preflight::run(&self.config, tables).await
+    }
+
+    async fn discover(&self, tables: &[TableRequest]) -> Result<Vec<Arc<TableSchema>>> {
+        let mut lease = self.pool.lease().await?;
+        let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
+        let found = catalog::describe(&mut lease.session.connection, &names).await?;
+        lease.give_back();
+        let mut schemas = Vec::new();
+        if tables.is_empty() {
+            for table in found.values() {
+                let request = TableRequest { table: table.id.clone(), columns: None, key: None };
+                match table.shape(&request, table.newest()) {
+                    Ok(shape) => schemas.push(shape.schema),
+                    Err(reason) => tracing::info!(table = %table.id, reason, "left out: it cannot be read"),
+                }
+            }
+        }
+        for request in tables {
+            let table = found.get(&request.table).ok_or_else(|| missing_table(&request.table))?;
+            let shape = table.shape(request, table.newest());
+            schemas.push(shape.map_err(|reason| refused(&request.table, &reason))?.schema);
+        }
+        Ok(schemas)
+    }
+
+    async fn estimate_rows(&self, table: &TableId) -> Result<Option<u64>> {
+        let mut lease = self.pool.lease().await?;
+        let sql = format!(
+            "SELECT SUM(p.rows) FROM sys.partitions p WHERE p.object_id = OBJECT_ID({}) AND p.index_id IN (0, 1)",
+            sql::literal(&sql::table_name(table))
+        );
+        let rows = lease.session.connection.rows("estimating rows", &sql).await?;
+        lease.give_back();
+        Ok(rows.first().and_then(|row| row.int(0)).and_then(|rows| u64::try_from(rows).ok()))
+    }
+
+    async fn open_stream(&self, tables: &[TableRequest], from: Option<&Position>) -> Result<Box<dyn ChangeStream>> {
+        Ok(Box::new(stream::Tail::start(self.config.clone(), tables, from).await?))
+    }
+
+    fn covers(&self, reached: &Position, goal: &Position) -> Result<bool> {
+        position::covers(reached, goal)
+    }
+
+    async fn snapshot_chunk(
+        &self,
+        table: &TableRequest,
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<SnapshotChunk> {
+        let read = snapshot::page(&self.pool, &self.memory, table, None, after, limit).await?;
+        Ok(SnapshotChunk { schema: read.shape.schema.clone(), rows: read.rows, next: read.next, barrier: read.barrier })
+    }
+
+    async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows> {
+        let (read, rows) = snapshot::rows_by_key(&self.pool, &self.memory, table, keys).await?;
+        Ok(FetchedRows { schema: read.shape.schema.clone(), rows, barrier: read.barrier })
+    }
+
+    async fn find_rows(
+        &self,
+        table: &TableRequest,
+        columns: &[Box<str>],
+        keys: &[RowKey],
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<SnapshotChunk> {
+        let wanted = snapshot::Wanted { columns, keys };
+        let read = snapshot::page(&self.pool, &self.memory, table, Some(wanted), after, limit).await?;
+        Ok(SnapshotChunk { schema: read.shape.schema.clone(), rows: read.rows, next: read.next, barrier: read.barrier })
+    }
+
+    async fn lag(&self, from: Option<&Position>) -> Result<Lag> {
+        let mut lease = self.pool.lease().await?;
+        let lag = plan::lag(&mut lease.session.connection, from).await?;
+        lease.give_back();
+        Ok(lag)
+    }
+
+    async fn release(&self) -> Result<Vec<String>> {
+        // Nothing is made on the server: capture instances are the administrator's.
+        self.pool.close();
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,139 @@
+//! Sessions kept open for reading, and what identifies the database behind them.
+
+use crate::SqlServerConfig;
+use crate::error::{bug, undecodable};
+use crate::position::Lsn;
+use crate::sql::Cells;
+use crate::wire::Connection;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tidemark_contract::{ErrorKind, Result};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Settings of every session, whatever the server's defaults: sizes are unlimited, and a
+/// statement that waits for a lock gives up.
+const SETTINGS: &str = "SET TEXTSIZE 2147483647; SET LOCK_TIMEOUT 60000; \
+     SET TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
+/// What is known of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Database {
+    /// Names its log: another one after it was restored or made again.
+    pub(crate) log: String,
+    pub(crate) has_snapshots: bool,
+    pub(crate) has_cdc: bool,
+}
+
+/// A connection and the database at its other end.
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) database: Database,
+}
+
+impl Session {
+    pub(crate) async fn open(config: &SqlServerConfig) -> Result<Self> {
+        let mut connection = Connection::open(config).await?;
+        connection.run("setting up a session", SETTINGS).await?;
+        let database = identify(&mut connection).await?;
+        Ok(Self { connection, database })
+    }
+
+    /// Whether the connection is still good; looked at only if it has been idle `since` a while ago. The database may have
+    /// been restored meanwhile, so its identity is read again.
+    async fn still_answers(&mut self, since: Instant) -> bool {
+        if since.elapsed() < Duration::from_secs(1) {
+            return true;
+        }
+        match tokio::time::timeout(Duration::from_secs(5), identify(&mut self.connection)).await {
+            Ok(Ok(database)) => {
+                self.database = database;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Asks for the database's identity: the point from which its log is its own (`recovery_fork_guid` changes with each restore
+/// and is the same on all replicas), or its date of creation where the view shows nothing.
+pub(crate) async fn identify(connection: &mut Connection) -> Result<Database> {
+    let doing = "asking which database this is";
+    let sql = "SELECT CONVERT(nvarchar(30), create_date, 126), CAST(snapshot_isolation_state AS int), \
+               CAST(is_cdc_enabled AS int), CAST(database_id AS int) FROM sys.databases WHERE name = DB_NAME()";
+    let rows = connection.rows(doing, sql).await?;
+    let row = rows.first().ok_or_else(|| undecodable("the server does not list the database in sys.databases"))?;
+    let (created, id) = (row.text(0).unwrap_or_default(), row.int(3).unwrap_or(0));
+    let mut log = format!("{id}@{created}");
+    let (has_snapshots, has_cdc) = (row.int(1) == Some(1), row.int(2) == Some(1));
+    let sql = "SELECT CONVERT(nvarchar(36), database_guid), CONVERT(nvarchar(36), recovery_fork_guid) \
+               FROM sys.database_recovery_status WHERE database_id = DB_ID()";
+    match connection.rows(doing, sql).await {
+        Ok(rows) => {
+            if let Some(row) = rows.first()
+                && let (Some(guid), Some(fork)) = (row.text(0), row.text(1))
+            {
+                log = format!("{guid}/{fork}").to_ascii_lowercase();
+            }
+        }
+        Err(error) if error.kind == ErrorKind::PermissionMissing => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Database { log, has_snapshots, has_cdc })
+}
+
+/// The statement that asks for the end of the log.
+pub(crate) const LOG_END: &str = "SELECT log_end_lsn FROM sys.dm_db_log_stats(DB_ID())";
+
+/// What [`LOG_END`] gave.
+pub(crate) fn log_end(rows: &[tiberius::Row]) -> Result<Lsn> {
+    let text = rows.first().and_then(|row| row.text(0));
+    text.and_then(Lsn::of_text).ok_or_else(|| undecodable("the server did not tell the end of its log"))
+}
+
+/// A few sessions, opened when needed, kept while they are good.
+pub(crate) struct Pool {
+    config: Arc<SqlServerConfig>,
+    idle: Mutex<Vec<(Session, Instant)>>,
+    permits: Semaphore,
+}
+
+/// A session taken from the pool. It goes back only by [`Lease::give_back`]: one that failed or was abandoned in the
+/// middle of an answer is closed instead.
+pub(crate) struct Lease<'a> {
+    pub(crate) session: Session,
+    pool: &'a Pool,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Pool {
+    pub(crate) fn new(config: Arc<SqlServerConfig>) -> Self {
+        let permits = Semaphore::new(config.sql_connections.max(1));
+        Self { config, idle: Mutex::default(), permits }
+    }
+
+    /// A session that works: an idle one that still answers, or a new one.
+    pub(crate) async fn lease(&self) -> Result<Lease<'_>> {
+        let permit = self.permits.acquire().await.map_err(|_| bug("the connection pool is closed"))?;
+        loop {
+            let found = crate::locked(&self.idle).pop();
+            let Some((mut session, since)) = found else { break };
+            if session.still_answers(since).await {
+                return Ok(Lease { session, pool: self, _permit: permit });
+            }
+        }
+        Ok(Lease { session: Session::open(&self.config).await?, pool: self, _permit: permit })
+    }
+
+    /// Closes idle connections.
+    pub(crate) fn close(&self) {
+        crate::locked(&self.idle).clear();
+    }
+}
+
+impl Lease<'_> {
+    /// Puts the session back for others; it must be between two statements.
+    pub(crate) fn give_back(self) {
+        let Lease { session, pool, _permit } = self;
+        crate::locked(&pool.idle).push((session, Instant::now()));
+    }
+}
