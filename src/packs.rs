@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 pub const PACK_DIR: &str = "/etc/tidemark/packs";
 
 /// Packs that come with the program: name and text.
-const EMBEDDED: &[(&str, &str)] = &[("northwind", include_str!("../packs/northwind/mapping.toml"))];
+const EMBEDDED: &[(&str, &str)] = &[
+    ("northwind", include_str!("../packs/northwind/mapping.toml")),
+    ("chinook", include_str!("../packs/chinook/mapping.toml")),
+    ("sakila", include_str!("../packs/sakila/mapping.toml")),
+];
 
 /// Largest file of a lookup: such tables are held in memory.
 const MAX_LOOKUP: u64 = 16 << 20;

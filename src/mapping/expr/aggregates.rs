@@ -37,6 +37,12 @@ impl Scope<'_> {
         if self.own_row_only.is_some() {
             return self.own_row_only(&place, "an aggregate over other rows");
         }
+        let argument = argument(call);
+        if let Some((_, [list, ..])) = argument
+            && self.broken_aliases.iter().any(|a| a.eq_ignore_ascii_case(&list.value))
+        {
+            return Err(Reported);
+        }
         if self.lists.is_empty() {
             return self.fail(
                 Diagnostic::error(
@@ -51,7 +57,7 @@ impl Scope<'_> {
                 ),
             );
         }
-        let Some((distinct, path)) = argument(call) else { return self.form(name, &place) };
+        let Some((distinct, path)) = argument else { return self.form(name, &place) };
         let (list, member) = match path {
             [list] => (list, None),
             [list, member] => (list, Some(member)),
@@ -109,9 +115,6 @@ impl Scope<'_> {
         let said = Name { text: ident.value.clone(), quoted: ident.quote_style.is_some() };
         if let Found::One(index) = said.find(self.lists.iter().map(|l| l.name.as_str())) {
             return Ok(index);
-        }
-        if self.broken_aliases.iter().any(|a| a.eq_ignore_ascii_case(&said.text)) {
-            return Err(Reported);
         }
         let names = || self.lists.iter().map(|l| l.name.as_str());
         let by_alias = self.lists.iter().find(|l| l.alias.text.eq_ignore_ascii_case(&said.text));

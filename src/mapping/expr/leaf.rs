@@ -195,6 +195,14 @@ impl Scope<'_> {
             return self.own_row_only(&place, &format!("a column of the join `{alias}`"));
         }
         let column = &schema.columns[index];
+        // One value of a row that is known not to be null: the row is there.
+        let is_there = |fact: &NotNull| match fact {
+            NotNull::Column(n) => {
+                matches!(self.columns.get(usize::from(*n)), Some(Origin::Column { table: t, .. }) if *t == table)
+            }
+            NotNull::Let(_) => false,
+        };
+        let optional = optional && !self.not_null.iter().any(is_there);
         let number = self.number(Origin::Column { table, index });
         let is_key = schema.key.contains(&index);
         let nullable = (optional || column.nullable && !is_key) && !self.not_null.contains(&NotNull::Column(number));

@@ -42,6 +42,8 @@ pub(super) fn infer(record: &Record) -> Inferred<'_> {
         scope: outer.clone(),
         inferred: Inferred { tables: Vec::new(), bare: Vec::new(), equal: Vec::new() },
         lets: Vec::new(),
+        summed: Vec::new(),
+        list: String::new(),
     };
     let mut lists = Vec::new();
     for list in &record.children {
@@ -67,6 +69,7 @@ pub(super) fn infer(record: &Record) -> Inferred<'_> {
     }
     for (list, scope) in record.children.iter().zip(lists) {
         found.scope = scope.clone();
+        found.list = list.name.to_lowercase();
         found.lets(&list.lets);
         if let Some(text) = &list.condition {
             found.text(text, Some(LogicalType::Bool));
@@ -92,14 +95,25 @@ struct Found<'r> {
     /// The tables that expressions see now.
     scope: std::ops::Range<usize>,
     lets: Vec<String>,
+    /// Lists and what of them is summed.
+    summed: Vec<(String, String)>,
+    /// The list whose expressions are looked at, in lower case.
+    list: String,
 }
 
 impl Found<'_> {
     fn lets(&mut self, lets: &[(String, SpannedText)]) {
         self.lets = lets.iter().map(|(name, _)| name.clone()).collect();
-        for (_, text) in lets {
-            self.text(text, None);
+        for (name, text) in lets {
+            let wanted = self.wanted(name);
+            self.text(text, wanted);
         }
+    }
+
+    /// What is summed is a number.
+    fn wanted(&self, name: &str) -> Option<LogicalType> {
+        let summed = self.summed.iter().any(|(list, member)| *list == self.list && member.eq_ignore_ascii_case(name));
+        summed.then_some(LogicalType::Decimal)
     }
 
     /// The columns of `on`: of the table at `own`, and of one among `others`.
@@ -137,7 +151,10 @@ impl Found<'_> {
     fn fields(&mut self, fields: &[Field]) {
         for field in fields {
             match &field.body {
-                Body::Expr(text) => self.text(text, None),
+                Body::Expr(text) => {
+                    let wanted = self.wanted(&field.name);
+                    self.text(text, wanted);
+                }
                 Body::Object(inner) => self.fields(inner),
                 Body::Ref { external_id, .. } => self.text(external_id, None),
             }
@@ -274,7 +291,13 @@ impl Found<'_> {
                 self.all(args, wanted);
             }
             // The arguments of aggregates are names of lists.
-            (name, _) if AGGREGATES.contains(&name) => {}
+            (name, _) if AGGREGATES.contains(&name) => {
+                if let ("sum" | "avg", Some(Expr::CompoundIdentifier(path))) = (name, args.first())
+                    && let [list, member] = &path[..]
+                {
+                    self.summed.push((list.value.to_lowercase(), member.value.to_lowercase()));
+                }
+            }
             ("to_char" | "date_trunc" | "date_part", _) => self.all(args, Some(LogicalType::Timestamp)),
             (_, Some(Function { kind: Kind::Plain(signatures), .. })) => {
                 for (n, arg) in args.iter().enumerate() {

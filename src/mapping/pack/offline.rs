@@ -2,7 +2,7 @@
 //! related rows are found among those that a test gives.
 
 use super::infer::{infer, same};
-use super::testing::{Cell, CellValue, TestTable};
+use super::testing::{Cell, CellValue, Test, TestTable};
 use super::{Pack, Record};
 use crate::diagnostics::Diagnostics;
 use crate::mapping::compile::{CompileOptions, compile};
@@ -215,6 +215,9 @@ fn schemas(pack: &Pack, record: &Record, row: &[Cell], related: &[TestTable]) ->
             table.column(&cell.name, cell.value.logical(by_use), Sure::ByValue);
         }
     }
+    for table in &mut tables {
+        table.by_other_tests(pack);
+    }
     for (scope, name, ty) in &inferred.bare {
         let has = |n: &usize| tables[table_of[*n]].columns.iter().any(|c| same(&c.name, name));
         let index = table_of[scope.clone().find(has).unwrap_or(scope.start)];
@@ -259,6 +262,24 @@ impl Synthetic {
             Some(column) if column.sure < sure => (column.ty, column.sure) = (ty, sure),
             Some(_) => {}
             None => self.columns.push(Guess { name, ty, sure }),
+        }
+    }
+
+    /// Columns of whose type nothing better is known have the one that their values have in other tests.
+    fn by_other_tests(&mut self, pack: &Pack) {
+        let is = |name: &str| name.eq_ignore_ascii_case(&self.id.name);
+        let own = |test: &Test| pack.records.iter().any(|r| r.name == test.record && is(&r.from.table.name.text));
+        let mut cells: Vec<&Cell> = Vec::new();
+        for test in &pack.tests {
+            cells.extend(test.related.iter().filter(|t| is(&t.name)).flat_map(|t| &t.rows).flatten());
+            cells.extend(test.row.iter().filter(|_| own(test)));
+        }
+        for cell in cells {
+            let by_name = |c: &&mut Guess| c.name.text.eq_ignore_ascii_case(&cell.name) && c.sure < Sure::ByValue;
+            if let Some(column) = self.columns.iter_mut().find(by_name) {
+                let by_use = (column.sure == Sure::ByUse).then_some(column.ty);
+                (column.ty, column.sure) = (cell.value.logical(by_use), Sure::ByValue);
+            }
         }
     }
 

@@ -16,12 +16,12 @@ use toml::de::{DeArray, DeValue};
 /// One `[[test]]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Test {
-    record: String,
+    pub(in crate::mapping) record: String,
     file: usize,
     span: Range<usize>,
-    row: Vec<Cell>,
+    pub(super) row: Vec<Cell>,
     /// Rows of other tables.
-    related: Vec<TestTable>,
+    pub(super) related: Vec<TestTable>,
     expect: Expect,
 }
 

@@ -2,6 +2,7 @@
 
 mod diagnostics;
 mod expressions;
+mod packs;
 mod postgres;
 mod properties;
 mod related;
@@ -131,93 +132,4 @@ fn document(text: &str, values: &[(&str, Value<'_>)]) -> String {
         Applied::Upsert { document, .. } => String::from_utf8(document.json().to_vec()).expect("UTF-8"),
         other => panic!("{other:?}"),
     }
-}
-
-#[test]
-fn the_pack_that_comes_along_passes_its_own_tests() {
-    let pack = Pack::load("northwind", None).unwrap_or_else(|d| panic!("{d}"));
-    let report = run_pack_tests(&pack, &CompileOptions::default()).unwrap_or_else(|d| panic!("{d}"));
-    assert_eq!(report.failed, 0, "{}", report.diagnostics);
-    assert!(report.total >= 10);
-}
-
-/// Northwind's tables as PostgreSQL has them, with names written by `case`.
-fn northwind(case: fn(&str) -> String) -> Vec<Arc<TableSchema>> {
-    use LogicalType::{Bool, Bytes, Decimal, Int, Text, Timestamp};
-    let table = |name: &str, columns: &[(&str, LogicalType)]| {
-        let columns = columns.iter().enumerate().map(|(n, (name, ty))| column(&case(name), *ty, n != 0)).collect();
-        Arc::new(TableSchema {
-            table: TableId::new("public", case(name)),
-            columns,
-            key: vec![0],
-            full_before_image: false,
-        })
-    };
-    let company = |id: (&'static str, LogicalType)| {
-        let mut columns = vec![id];
-        let names = [
-            "CompanyName",
-            "ContactName",
-            "ContactTitle",
-            "Address",
-            "City",
-            "Region",
-            "PostalCode",
-            "Country",
-            "Phone",
-            "Fax",
-            "HomePage",
-        ];
-        columns.extend(names.map(|n| (n, Text)));
-        columns
-    };
-    vec![
-        table("Customers", &company(("CustomerID", Text))),
-        table("Suppliers", &company(("SupplierID", Int))),
-        table(
-            "Employees",
-            &[
-                ("EmployeeID", Int),
-                ("LastName", Text),
-                ("FirstName", Text),
-                ("Title", Text),
-                ("TitleOfCourtesy", Text),
-                ("HireDate", Timestamp),
-                ("HomePhone", Text),
-                ("Extension", Text),
-                ("Photo", Bytes),
-                ("ReportsTo", Int),
-            ],
-        ),
-        table(
-            "Products",
-            &[
-                ("ProductID", Int),
-                ("ProductName", Text),
-                ("SupplierID", Int),
-                ("QuantityPerUnit", Text),
-                ("UnitPrice", Decimal),
-                ("UnitsInStock", Int),
-                ("Discontinued", Bool),
-            ],
-        ),
-        table(
-            "Orders",
-            &[
-                ("OrderID", Int),
-                ("CustomerID", Text),
-                ("EmployeeID", Int),
-                ("OrderDate", Timestamp),
-                ("RequiredDate", Timestamp),
-                ("ShippedDate", Timestamp),
-                ("Freight", Decimal),
-                ("ShipName", Text),
-                ("ShipAddress", Text),
-                ("ShipCity", Text),
-                ("ShipRegion", Text),
-                ("ShipPostalCode", Text),
-                ("ShipCountry", Text),
-            ],
-        ),
-    ]
 }

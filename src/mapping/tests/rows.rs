@@ -277,14 +277,3 @@ fn a_tenant_s_secret_keys_its_hashes_and_shows_nowhere() {
     assert!(a.0 != b.0 && a.1 != b.1, "another key is another mapping");
     assert_eq!(a, made("correct horse"));
 }
-
-#[test]
-fn one_pack_serves_databases_that_keep_names_in_other_cases() {
-    let pack = Pack::load("northwind", None).unwrap_or_else(|d| panic!("{d}"));
-    for case in [str::to_owned as fn(&str) -> String, str::to_lowercase, str::to_uppercase] {
-        let catalogue = northwind(case);
-        let (mapping, _) =
-            compile(&pack, &catalogue, "public", None, &CompileOptions::default()).unwrap_or_else(|d| panic!("{d}"));
-        assert_eq!(mapping.rules.len(), 6);
-    }
-}

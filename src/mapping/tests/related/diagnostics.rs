@@ -144,6 +144,12 @@ fn cases() -> Vec<Case> {
         // The CRM.
         crm_case("a join into a required field", &format!("{ship}[record.r.fields]\ncarrier = \"sh.company_name\"\n")),
         crm_case(
+            "a join into a required field, where it is known to be there",
+            &format!(
+                "{ship}[record.r.fields]\ncarrier = \"case when sh.rating > 0 then sh.company_name else 'none' end\"\n"
+            ),
+        ),
+        crm_case(
             "a sum into a field that takes no null",
             &format!("{full}total = \"sum(items.n)\"\n{LIST}let = {{ n = \"d.quantity\" }}\nemit = false\n"),
         ),
