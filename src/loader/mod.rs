@@ -154,6 +154,8 @@ pub enum Effect {
         since_ms: u64,
         /// Times it was tried.
         attempts: u32,
+        /// Whether the record was delivered all the same, without a reference.
+        is_delivered: bool,
         /// What is settled once the obligation is durable.
         origins: SmallVec<[Origin; 1]>,
     },
@@ -552,6 +554,7 @@ impl<L: Ledger> Loader<L> {
 
     fn accept(&mut self, entity: EntityId, item: Item, done: Done) {
         match &item.change.op {
+            Op::Upsert(..) if item.change.again => return self.accept_first_half(entity, item),
             Op::Upsert(document, _) => {
                 let hash = if document.is_partial() { 0 } else { document.hash() };
                 let change = &item.change;
@@ -563,6 +566,24 @@ impl<L: Ledger> Loader<L> {
             Op::Delete | Op::Archive(_) => self.ledger.removed(item.change.rule, &item.external_id),
         }
         self.settled(entity, item, Fate::Delivered);
+    }
+
+    /// A record of a circle is there, without the reference that closes it: the others go on, and it is sent once more.
+    fn accept_first_half(&mut self, entity: EntityId, item: Item) {
+        let change = item.change;
+        self.ledger.accepted(change.rule, &item.external_id, &change.key, 0, change.generation);
+        self.parent_landed(entity, &item.external_id);
+        self.effects.push(Effect::Obligation {
+            rule: change.rule,
+            key: change.key,
+            external_id: item.external_id,
+            reason: Why::Partial,
+            since_ms: change.since_ms,
+            attempts: 0,
+            is_delivered: true,
+            origins: change.origins,
+        });
+        self.done(item.slot);
     }
 
     fn settled(&mut self, entity: EntityId, item: Item, fate: Fate) {
@@ -602,7 +623,21 @@ impl<L: Ledger> Loader<L> {
             .position(|r| reason.field.as_deref().is_some_and(|f| f == &*r.field))
             .or((references.len() == 1).then_some(0));
         let Some(index) = at_fault else { return self.reject(entity, item, reason) };
+        // A record that refers to itself would wait for itself.
+        let itself = &references[index];
+        let is_itself = itself.external_id == item.external_id && *itself.entity == *self.entities[usize::from(entity)];
         match references[index].missing {
+            Missing::Wait | Missing::Later if is_itself || references[index].missing == Missing::Later => {
+                let field = references.remove(index).field;
+                match document.with_null(&field) {
+                    Some(without) => {
+                        *document = without;
+                        item.change.again = true;
+                        self.queue.put_back(item.slot, item.change);
+                    }
+                    None => self.reject(entity, item, reason),
+                }
+            }
             Missing::Reject => self.reject(entity, item, reason),
             Missing::Wait if gave_up => self.reject(entity, item, reason),
             Missing::Wait => {
@@ -612,7 +647,7 @@ impl<L: Ledger> Loader<L> {
                 self.queue.hold(item.slot);
                 self.parked.push(Parked { slot: item.slot, at: now.instant, entity: parent, external_id: parent_id });
             }
-            Missing::Null => {
+            Missing::Null | Missing::Later => {
                 let field = references.remove(index).field;
                 match document.with_null(&field) {
                     Some(without) => {
@@ -706,6 +741,7 @@ impl<L: Ledger> Loader<L> {
             reason,
             since_ms: change.since_ms,
             attempts: u32::from(change.attempts) + 1,
+            is_delivered: false,
             origins: change.origins,
         });
     }

@@ -114,6 +114,8 @@ pub struct Pending {
     /// Send even if the ledger says that nothing would change: what the ledger says may be older than what a request
     /// before a crash has done.
     pub force: bool,
+    /// It lacks a reference to open a circle: once it is accepted, the record is read and sent again.
+    pub again: bool,
     /// The ledger was asked when this was queued and does not hold this document: it need not be asked again. (That the
     /// CRM has got the same document meanwhile would cost a request that changes nothing.)
     pub asked: bool,

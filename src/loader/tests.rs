@@ -80,6 +80,7 @@ impl Bench {
             generation: 1,
             asked: false,
             origins: smallvec![Origin::Ticket(self.ticket)],
+            again: false,
             force: false,
             attempts: 0,
             queued: self.now().instant,

@@ -38,6 +38,9 @@ pub enum Missing {
     Null,
     /// Set the child aside as a dead letter.
     Reject,
+    /// Send the child with the reference set to null, and again as soon as that is done: how a circle of records that
+    /// wait for each other is opened. Never written in a pack.
+    Later,
 }
 
 /// A reference from one record to another.

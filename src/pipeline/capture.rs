@@ -380,6 +380,7 @@ impl Engine {
             generation: self.generation_of(rule),
             origins: smallvec![origin],
             force,
+            again: false,
             // Only a snapshot's row that the ledger does not know is sent without a step.
             asked: stage == Stage::Open,
             attempts,

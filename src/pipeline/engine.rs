@@ -19,7 +19,7 @@ use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
 use crate::mapping::{Applied, Rule};
 use crate::metrics::NoAnswer;
 use crate::status::{ErrorStatus, Moment};
-use crate::store::{DeadLetter, Obligation, Record, Step, Store, StoreError, WriteOp};
+use crate::store::{DeadLetter, Obligation, Reason, Record, Step, Store, StoreError, WriteOp};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +42,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The source is asked for its position this often anyway, so that idleness is known and saved.
 const ASK_IDLE: Duration = Duration::from_secs(1);
+
+/// So many records are looked at to find out whether they wait for each other.
+const CIRCLE: usize = 100;
 
 /// Reports are published this often.
 const REPORT: Duration = Duration::from_millis(250);
@@ -809,12 +812,21 @@ impl Engine {
                     });
                     self.steps.settle_after.extend(origins);
                 }
-                Effect::Obligation { rule, key, external_id, reason, since_ms, attempts, origins } => {
+                Effect::Obligation { rule, key, external_id, reason, since_ms, attempts, is_delivered, origins } => {
                     let rule = self.rules[usize::from(rule.0)].clone();
+                    if is_delivered {
+                        self.parent_landed(&rule, &external_id);
+                    }
+                    let in_circle = self.is_in_circle(&rule, &external_id, &reason);
                     let is_woken = !self.woken.is_empty() && self.woken.remove(&(rule.name.to_string(), key.clone()));
-                    let reason = super::capture::reason(reason);
+                    let reason = match super::capture::reason(reason) {
+                        Reason::WaitingForParent { entity, external_id } if in_circle => {
+                            Reason::Circle { entity, external_id }
+                        }
+                        reason => reason,
+                    };
                     self.put_obligation(&rule, &key, Some(external_id), reason, attempts, since_ms);
-                    if let Some(obligation) = self.steps.put_obligations.last_mut().filter(|_| is_woken) {
+                    if let Some(obligation) = self.steps.put_obligations.last_mut().filter(|_| is_woken || in_circle) {
                         obligation.due = 0;
                     }
                     self.steps.settle_after.extend(origins);
@@ -833,6 +845,35 @@ impl Engine {
                 ),
             ));
         }
+    }
+
+    /// Whether a record's parent waits for that record, directly or through others: then neither would ever come.
+    fn is_in_circle(&mut self, rule: &Rule, external_id: &str, why: &crate::loader::Why) -> bool {
+        let crate::loader::Why::Parent { entity, external_id: parent } = why else { return false };
+        let mut reached: HashSet<(Box<str>, Box<str>)> = HashSet::new();
+        let mut open = vec![(rule.entity.clone(), Box::<str>::from(external_id))];
+        while let Some((of, id)) = open.pop() {
+            if reached.len() >= CIRCLE || !reached.insert((of.clone(), id.clone())) || !self.store.may_await(&of, &id) {
+                continue;
+            }
+            let waiting = match self.store.waiting_for(&of, &id, CIRCLE) {
+                Ok(waiting) => waiting,
+                Err(error) => {
+                    self.store_trouble(error);
+                    return false;
+                }
+            };
+            for waits in waiting {
+                let feeds = self.rules.iter().find(|r| *r.name == *waits.rule).map(|r| r.entity.clone());
+                if let (Some(feeds), Some(id)) = (feeds, waits.external_id) {
+                    if feeds == *entity && *id == **parent {
+                        return true;
+                    }
+                    open.push((feeds, id.into()));
+                }
+            }
+        }
+        false
     }
 
     /// Records that wait for this parent are read again at once.

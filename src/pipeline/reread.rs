@@ -12,8 +12,8 @@ use super::capture::{removal, unknown_row};
 use super::engine::{Engine, Event};
 use crate::loader::Ledger as _;
 use crate::loader::queue::{Op, Origin, Stage};
-use crate::mapping::{Applied, BoundRule, Removal, Rule};
-use crate::store::{Obligation, ObligationRef};
+use crate::mapping::{Applied, BoundRule, Missing, Removal, Rule};
+use crate::store::{Obligation, ObligationRef, Reason};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -298,7 +298,14 @@ impl Engine {
                 }
                 self.clear_dead_letter(rule, &key);
             }
-            Some((row, Applied::Upsert { external_id, document, references })) => {
+            Some((row, Applied::Upsert { external_id, document, mut references })) => {
+                if let Reason::Circle { entity, external_id } = &obligation.reason {
+                    for reference in references.iter_mut().filter(|r| r.missing == Missing::Wait) {
+                        if *reference.entity == **entity && *reference.external_id == **external_id {
+                            reference.missing = Missing::Later;
+                        }
+                    }
+                }
                 let known = self.known_as(rule, &key).filter(|id| former.as_ref() != Some(id));
                 for id in [former, known].into_iter().flatten().filter(|id| *id != external_id) {
                     leave(self, id, Removal::Delete, row);

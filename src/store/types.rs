@@ -163,6 +163,13 @@ pub enum Reason {
         /// The parent's match key.
         external_id: String,
     },
+    /// Records refer to each other in a circle: this one is sent without the reference to that parent first.
+    Circle {
+        /// The parent's entity.
+        entity: String,
+        /// The parent's match key.
+        external_id: String,
+    },
     /// Somebody asked for a dead letter to be tried again.
     DeadLetterRetry,
     /// A comparison found a difference.
@@ -178,6 +185,7 @@ impl Reason {
             Reason::Partial => "partial",
             Reason::RetryLater => "retry_later",
             Reason::WaitingForParent { .. } => "waiting_for_parent",
+            Reason::Circle { .. } => "circle",
             Reason::DeadLetterRetry => "dead_letter_retry",
             Reason::Repair => "repair",
             Reason::Related => "related",

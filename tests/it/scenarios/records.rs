@@ -174,3 +174,34 @@ async fn records_come_and_go() {
     assert_eq!(value(lines.get("10250-11").and_then(|l| l.get("quantity"))), json!(2));
     daemon.stop(seconds(10)).await;
 }
+
+/// Records that refer to each other in a circle, and to themselves: they are sent without the reference first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_in_a_circle_all_arrive() {
+    let mapping = r#"tidemark = 1
+[pack]
+name = "people"
+version = "1.0.0"
+[record.person]
+from = "people as p"
+external_id = "p.id"
+[record.person.fields]
+name = "p.name"
+boss = { ref = "person", external_id = "p.boss", missing = "wait" }
+"#;
+    let oracle = "SELECT 'person', id::text, jsonb_build_object('name', name,
+        'boss', CASE WHEN boss IS NULL THEN NULL ELSE jsonb_build_object('external_id', boss::text) END)::text FROM people";
+    let text = json!({"type": ["string", "null"]});
+    let model = json!({"person": {"type": "object", "properties":
+        {"name": text, "boss": {"type": ["object", "null"], "x-ref": "person"}}}});
+    let tables = "CREATE TABLE people (id int PRIMARY KEY, boss int, name text);
+        INSERT INTO people VALUES (1, 1, 'her own boss'), (2, 3, 'b'), (3, 2, 'c'), (4, 3, 'd'), (5, null, 'e')";
+    let scene = scene!(Scene::of_tables(tables, mapping, model, oracle));
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    scene.source.psql("INSERT INTO people VALUES (10, 12, 'x'), (11, 10, 'y'), (12, 11, 'z'), (13, 13, 'w')");
+    scene.equal(&mut daemon, seconds(60)).await;
+    scene.quiet().await;
+    assert!(scene.crm.violations().is_empty(), "{:?}", scene.crm.violations());
+    daemon.stop(seconds(10)).await;
+}
