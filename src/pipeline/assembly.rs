@@ -35,7 +35,7 @@ pub(super) enum Purpose {
     /// A page of a snapshot; whether it is sent even if the ledger says that nothing changed.
     Page { force: bool },
     /// An obligation.
-    Obligation { obligation: Obligation, met: ObligationRef, number: u64 },
+    Obligation { obligation: Box<Obligation>, met: ObligationRef, number: u64 },
 }
 
 /// A row that makes a record.
@@ -134,7 +134,7 @@ impl Engine {
                 }
                 Purpose::Obligation { obligation, met, number } => {
                     let width = schema.columns.len();
-                    self.resend(&rule, &program, obligation, met, Some((&row, record)), width, number, now);
+                    self.resend(&rule, &program, *obligation, met, Some((&row, record)), width, number, now);
                 }
             }
         }

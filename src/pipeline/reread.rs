@@ -239,7 +239,7 @@ impl Engine {
                     key: obligation.key.clone(),
                     row: row.clone(),
                     origin: Origin::Reread(number),
-                    purpose: Purpose::Obligation { obligation, met, number },
+                    purpose: Purpose::Obligation { obligation: Box::new(obligation), met, number },
                     overtaken: false,
                 });
                 continue;
