@@ -13,6 +13,7 @@ pub mod demo;
 pub mod diagnostics;
 pub mod document;
 pub mod error;
+pub mod exact;
 pub mod gather;
 pub mod loader;
 pub mod logging;

@@ -1,15 +1,19 @@
 //! `tidemark checkpoint`.
 
 use super::output;
-use super::tenant::{Access, TenantArgs, access, open_store};
+use super::tenant::{Access, TenantArgs, access, open_store, refuse_foreign_directory};
 use super::terminal::{Look, Table, Tone, bytes, count, left, right, span};
 use crate::admin::ClientError;
 use crate::command::CheckpointView;
 use crate::error::{DaemonKind, Error, Result};
 use crate::logging::escape_control;
 use crate::status::Moment;
-use crate::store::{Checkpoint, ResetScope, Store, TablePhase};
+use crate::store::{Checkpoint, Moved, ResetScope, Store, TablePhase, transfer_head};
 use clap::{Args, Subcommand};
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 
 /// Where the daemon stands: look at it, or make it begin again.
 #[derive(Args, Debug)]
@@ -18,6 +22,8 @@ use clap::{Args, Subcommand};
   tidemark checkpoint reset acme --table public.orders   read one table again at the next start
   tidemark checkpoint reset acme --all                   a new tail, and every table again
   tidemark checkpoint undo acme 3                        take a reset back
+  tidemark checkpoint export acme > acme.jsonl           everything, to move a tenant to another machine
+  tidemark checkpoint import acme < acme.jsonl           into an empty state directory
   tidemark checkpoint recover acme                       after a damaged store: go on from the side copy")]
 pub struct CheckpointArgs {
     #[command(subcommand)]
@@ -32,6 +38,12 @@ enum CheckpointCommand {
     Reset(ResetArgs),
     /// Take a reset back. Only while no daemon runs.
     Undo(UndoArgs),
+    /// Write everything the tenant remembers (position, tables, what is owed, dead letters, ledger) as lines of JSON to
+    /// stdout. It holds keys and external ids, no field values. Only while no daemon runs.
+    Export(ExportArgs),
+    /// Read what `export` wrote from stdin into an empty state directory: the tenant goes on from there, and nothing is
+    /// sent again. Refused if it is another tenant's or another source's.
+    Import(ImportArgs),
     /// Begin a new checkpoint database from the side copy when the database is damaged. Only while no daemon runs.
     Recover(RecoverArgs),
 }
@@ -72,6 +84,27 @@ struct UndoArgs {
 }
 
 #[derive(Args, Debug)]
+struct ExportArgs {
+    #[command(flatten)]
+    tenant: TenantArgs,
+    /// Leave the ledger out: smaller, but the next pass over a table sends every record once.
+    #[arg(long)]
+    without_ledger: bool,
+    /// Into this file (which must not exist) instead of stdout; only its owner may read it.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct ImportArgs {
+    #[command(flatten)]
+    tenant: TenantArgs,
+    /// From this file instead of stdin.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 struct RecoverArgs {
     #[command(flatten)]
     tenant: TenantArgs,
@@ -85,6 +118,8 @@ pub(super) async fn run(args: CheckpointArgs) -> Result<()> {
         CheckpointCommand::Show(args) => show(args).await,
         CheckpointCommand::Reset(args) => reset(args).await,
         CheckpointCommand::Undo(args) => undo(args).await,
+        CheckpointCommand::Export(args) => export(args).await,
+        CheckpointCommand::Import(args) => import(args).await,
         CheckpointCommand::Recover(args) => recover(args).await,
     }
 }
@@ -217,6 +252,67 @@ async fn undo(mut args: UndoArgs) -> Result<()> {
     store.undo_reset(number)?;
     output::talk(&format!("the checkpoint is again as it was before reset {number}"));
     Ok(())
+}
+
+async fn export(args: ExportArgs) -> Result<()> {
+    let store = store_alone(&args.tenant).await?;
+    let mut out: Box<dyn Write> = match &args.file {
+        None => Box::new(std::io::stdout().lock()),
+        Some(path) => {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            Box::new(file.map_err(output::failed(&format!("create {}", path.display())))?)
+        }
+    };
+    let mut buffered = BufWriter::new(&mut out);
+    let moved = store.export(&mut buffered, !args.without_ledger)?;
+    buffered.flush().map_err(output::failed("write the export"))?;
+    tell(&moved, "exported");
+    Ok(())
+}
+
+async fn import(args: ImportArgs) -> Result<()> {
+    let config = args.tenant.load()?;
+    if let Ok(report) = super::tenant::client(&config).status().await {
+        return Err(running(report.pid));
+    }
+    let input: Box<dyn Read> = match &args.file {
+        None => Box::new(std::io::stdin().lock()),
+        Some(path) => Box::new(File::open(path).map_err(output::failed(&format!("open {}", path.display())))?),
+    };
+    // What it is, is known before anything is made.
+    let mut input = BufReader::new(input);
+    let (head, checkpoint) = transfer_head(&mut input)?;
+    let identity = config.source.identity();
+    for (what, found, wanted) in
+        [("tenant", &checkpoint.tenant, &config.tenant.to_string()), ("source", &checkpoint.source, &identity)]
+    {
+        if found != wanted {
+            let message =
+                format!("this is the checkpoint of the {what} {found}, not of {wanted}; nothing was imported");
+            return Err(Error::new(DaemonKind::WrongState, message)
+                .hint("a place in one server's log means nothing in another's: such a tenant begins with a snapshot"));
+        }
+    }
+    refuse_foreign_directory(&config.state.dir)?;
+    let store = Store::open(&config.state.dir)?;
+    let moved = store.import(&mut head.chain(input))?;
+    tell(&moved, "imported");
+    output::talk("the next start goes on from there");
+    Ok(())
+}
+
+fn tell(moved: &Moved, done: &str) {
+    let Moved { marks, obligations, dead_letters, ledger_entries } = moved;
+    let parts = [
+        (*ledger_entries, "entries of the ledger"),
+        (*obligations, "records to be read again"),
+        (*dead_letters, "dead letters"),
+        (*marks, "marks of a running snapshot"),
+    ];
+    let parts: Vec<String> =
+        parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", count(n))).collect();
+    let also = if parts.is_empty() { String::new() } else { format!(", with {}", parts.join(", ")) };
+    output::talk(&format!("the checkpoint was {done}{also}"));
 }
 
 async fn recover(args: RecoverArgs) -> Result<()> {

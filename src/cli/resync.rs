@@ -1,11 +1,13 @@
 //! `tidemark resync`.
 
 use super::output;
-use super::tenant::{Access, TenantArgs, access};
+use super::tenant::{Access, TenantArgs, access, step_of};
 use super::terminal::{Look, Table, count, left, right};
 use crate::command::{ResyncPlan, ResyncRequest, ResyncScope, ResyncTable};
+use crate::config::Config;
 use crate::error::{DaemonKind, Error, Result};
-use crate::store::{ResetScope, Store};
+use crate::status::Moment;
+use crate::store::{Checkpoint, Entry, Obligation, Reason, ResetScope, Store, TableState};
 use clap::Args;
 
 /// Read tables or one record again while changes keep flowing.
@@ -56,7 +58,7 @@ pub(super) async fn run(args: ResyncArgs) -> Result<()> {
     let request = ResyncRequest { scope, force: args.force, dry_run: args.dry_run };
     let plan = match access(&config).await? {
         Access::Daemon(client) => client.resync(&request).await?,
-        Access::Store(store) => without_daemon(&store, &request)?,
+        Access::Store(store) => without_daemon(&config, &store, &request)?,
     };
     if args.json {
         return output::json(&plan);
@@ -79,34 +81,27 @@ fn show(plan: &ResyncPlan) -> Result<()> {
     Ok(())
 }
 
-/// Whole tables can be marked for the next start; what needs the mapping or the ledger's owner needs the daemon.
-fn without_daemon(store: &Store, request: &ResyncRequest) -> Result<ResyncPlan> {
-    let needs_daemon = |what: &str| {
-        Error::new(DaemonKind::Failed, format!("{what} needs the running daemon"))
-            .hint("start it, or mark whole tables for the next start with --all or --table")
-    };
+/// Tables can be marked for the next start, and single records noted; only `--force` needs the daemon.
+fn without_daemon(config: &Config, store: &Store, request: &ResyncRequest) -> Result<ResyncPlan> {
     if request.force {
-        return Err(needs_daemon("--force"));
+        return Err(Error::new(DaemonKind::Failed, "--force needs the running daemon")
+            .hint("start it; what is begun without it sends only differences, and sweeps under the guard"));
     }
     let checkpoint = store.load().ok_or_else(|| Error::new(DaemonKind::Failed, "there is no checkpoint yet"))?;
-    let names: Vec<String> = match &request.scope {
+    let names = match &request.scope {
         ResyncScope::All => checkpoint.tables.keys().cloned().collect(),
-        ResyncScope::Table(wanted) => {
-            let found: Vec<String> = checkpoint
-                .tables
-                .keys()
-                .filter(|name| *name == wanted || name.rsplit_once('.').is_some_and(|(_, bare)| bare == wanted))
-                .cloned()
-                .collect();
-            if found.is_empty() {
-                let known: Vec<&str> = checkpoint.tables.keys().map(String::as_str).collect();
-                return Err(Error::new(DaemonKind::Failed, format!("the checkpoint knows no table {wanted}"))
-                    .hint(format!("it knows: {}", known.join(", "))));
+        ResyncScope::Table(wanted) => tables_called(&checkpoint, wanted)?,
+        ResyncScope::Entity(entity) => tables_of(&checkpoint, &rules_of(config, entity)?),
+        ResyncScope::Record { entity, external_id } => {
+            let rules = rules_of(config, entity)?;
+            if note_record(store, &checkpoint, &rules, external_id, request.dry_run)? {
+                if !request.dry_run {
+                    output::talk("the daemon is not running; it reads this record's row when it starts");
+                }
+                return Ok(ResyncPlan { records: 1, started: !request.dry_run, ..ResyncPlan::default() });
             }
-            found
+            tables_of(&checkpoint, &rules)
         }
-        ResyncScope::Entity(_) => return Err(needs_daemon("--entity")),
-        ResyncScope::Record { .. } => return Err(needs_daemon("--key")),
     };
     if !request.dry_run {
         for name in &names {
@@ -115,5 +110,80 @@ fn without_daemon(store: &Store, request: &ResyncRequest) -> Result<ResyncPlan> 
         output::talk("the daemon is not running; it reads these tables when it starts");
     }
     let tables = names.into_iter().map(|name| ResyncTable { name, rows_estimate: None }).collect();
-    Ok(ResyncPlan { tables, records: 0, started: !request.dry_run })
+    let records = u64::from(matches!(request.scope, ResyncScope::Record { .. }));
+    Ok(ResyncPlan { tables, records, started: !request.dry_run })
+}
+
+fn tables_called(checkpoint: &Checkpoint, wanted: &str) -> Result<Vec<String>> {
+    let known = || checkpoint.tables.keys();
+    let is_it = |name: &&String| *name == wanted || name.rsplit_once('.').is_some_and(|(_, bare)| bare == wanted);
+    let found: Vec<String> = known().filter(is_it).cloned().collect();
+    if found.is_empty() {
+        let known: Vec<&str> = known().map(String::as_str).collect();
+        return Err(Error::new(DaemonKind::Failed, format!("the checkpoint knows no table {wanted}"))
+            .hint(format!("it knows: {}", known.join(", "))));
+    }
+    Ok(found)
+}
+
+/// The pack's rules that feed an entity.
+fn rules_of(config: &Config, entity: &str) -> Result<Vec<String>> {
+    let pack = crate::daemon::pack(config)?;
+    let rules = pack.rules_of(entity);
+    if rules.is_empty() {
+        let known = pack.entity_names().join(", ");
+        return Err(Error::new(DaemonKind::Failed, format!("the mapping feeds no entity {entity}"))
+            .hint(format!("it feeds: {known}")));
+    }
+    Ok(rules)
+}
+
+/// The tables from which one of these rules was fed when the checkpoint was saved.
+fn tables_of(checkpoint: &Checkpoint, rules: &[String]) -> Vec<String> {
+    let feeds = |state: &TableState| state.rules.iter().any(|(rule, _)| rules.contains(rule));
+    checkpoint.tables.iter().filter(|(_, state)| feeds(state)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Notes that a record's row is to be read again, if the ledger knows which row it is. If not, its tables have to be read;
+/// then what the ledger says of the record is made void, so that it is sent whatever its document is.
+fn note_record(
+    store: &Store,
+    checkpoint: &Checkpoint,
+    rules: &[String],
+    external_id: &str,
+    dry_run: bool,
+) -> Result<bool> {
+    let ledger = store.ledger();
+    let now = Moment::now().0 / 1000;
+    for name in rules {
+        let rule = ledger.rule(name)?;
+        let Some(entry) = ledger.get(rule, external_id)? else { continue };
+        let table = checkpoint.tables.iter().find(|(_, t)| t.rules.iter().any(|(rule, _)| rule == name));
+        match (&entry.owner, table) {
+            (Some(_), _) if dry_run => return Ok(true),
+            (Some(key), Some((table, _))) => {
+                let mut step = step_of(store)?;
+                step.put_obligations.push(Obligation {
+                    rule: name.clone(),
+                    table: table.clone(),
+                    key: key.clone(),
+                    external_id: Some(external_id.into()),
+                    reason: Reason::Repair,
+                    since: now,
+                    attempts: 0,
+                    due: now,
+                    force: true,
+                    stamp: 0,
+                });
+                store.commit(&step)?;
+                return Ok(true);
+            }
+            _ if dry_run => {}
+            _ => {
+                ledger.put_batch(rule, &[(external_id, Entry { hash: 0, ..entry })])?;
+                ledger.flush_durable()?;
+            }
+        }
+    }
+    Ok(false)
 }

@@ -114,7 +114,11 @@ pub fn open_store(config: &Config) -> Result<Store> {
 
 /// A store that root has written to holds files of root's: the daemon, which has an account of its own, could no longer
 /// open it.
-fn refuse_foreign_directory(dir: &Path) -> Result<()> {
+/// A directory that is not there yet is nobody's.
+///
+/// # Errors
+/// 77, with the command line that works.
+pub fn refuse_foreign_directory(dir: &Path) -> Result<()> {
     let (Ok(meta), Ok(own)) = (std::fs::metadata(dir), std::fs::metadata("/proc/self")) else { return Ok(()) };
     if own.uid() != 0 || meta.uid() == 0 {
         return Ok(());

@@ -9,11 +9,11 @@ use crate::config::Config;
 use crate::error::{DaemonKind, Error, Result};
 use crate::logging::escape_control;
 use crate::status::Moment;
-use crate::store::{Obligation, Reason, Store};
+use crate::store::{Obligation, Reason, ResetScope, Store};
 use crate::verify::{EntityReport, Kind, Options, Progress, Report, Sample, Side, verify};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -106,7 +106,7 @@ async fn repair(config: &Config, sides: &Sides, report: &Report) -> Result<()> {
     if report.repairs.is_empty() || (!has_state(config) && client(config).status().await.is_err()) {
         return Ok(());
     }
-    match access(config).await? {
+    let receipt = match access(config).await? {
         Access::Daemon(client) => {
             let mut sum = RepairReceipt::default();
             for part in report.repairs.chunks(1000) {
@@ -115,52 +115,67 @@ async fn repair(config: &Config, sides: &Sides, report: &Report) -> Result<()> {
                 sum.unknown += receipt.unknown;
             }
             output::talk(&format!("{} repairs were handed to the daemon", count(sum.queued)));
-            if sum.unknown > 0 {
-                output::talk(&format!(
-                    "{} records of the CRM are not ours (the ledger does not know them): left alone",
-                    count(sum.unknown)
-                ));
-            }
+            sum
         }
         Access::Store(store) => {
-            let (queued, extra) = owe(&store, sides, &report.repairs)?;
-            output::talk(&format!("the daemon is not running; it repairs {} records when it starts", count(queued)));
-            if extra > 0 {
-                output::hint(&format!(
-                    "{} extra records are found by the sweep of a full pass: tidemark resync --all",
-                    count(extra)
-                ));
-            }
+            let receipt = owe(&store, sides, &report.repairs)?;
+            let queued = count(receipt.queued);
+            output::talk(&format!("the daemon is not running; it repairs {queued} records when it starts"));
+            receipt
         }
+    };
+    if receipt.unknown > 0 {
+        output::talk(&format!(
+            "{} records of the CRM are not ours (the ledger does not know them): left alone",
+            count(receipt.unknown)
+        ));
     }
     Ok(())
 }
 
-/// Leaves the daemon a note for its next start. How many were noted, and how many cannot be noted without it.
-fn owe(store: &Store, sides: &Sides, repairs: &[Repair]) -> Result<(u64, u64)> {
+/// Leaves the daemon notes for its next start: rows to be read again by key, and, for extra records that are ours, whole
+/// tables: only a pass that does not find their rows can tell that they are gone.
+fn owe(store: &Store, sides: &Sides, repairs: &[Repair]) -> Result<RepairReceipt> {
     let now = Moment::now().0 / 1000;
     let mut step = step_of(store)?;
+    let mut receipt = RepairReceipt::default();
+    let mut tables = BTreeSet::new();
     for repair in repairs {
-        let Repair::Reread { rule: name, .. } = repair else { continue };
-        let rule = sides.mapping.rules.iter().find(|rule| *rule.name == **name);
-        if let (Some(rule), Some(key)) = (rule, repair.row_key()) {
-            step.put_obligations.push(Obligation {
-                rule: name.clone(),
-                table: rule.table.to_string(),
-                key,
-                external_id: None,
-                reason: Reason::Repair,
-                since: now,
-                attempts: 0,
-                due: now,
-                force: true,
-                stamp: 0,
-            });
+        match repair {
+            Repair::Reread { rule: name, .. } => {
+                let rule = sides.mapping.rules.iter().find(|rule| *rule.name == **name);
+                let (Some(rule), Some(key)) = (rule, repair.row_key()) else { continue };
+                step.put_obligations.push(Obligation {
+                    rule: name.clone(),
+                    table: rule.table.to_string(),
+                    key,
+                    external_id: None,
+                    reason: Reason::Repair,
+                    since: now,
+                    attempts: 0,
+                    due: now,
+                    force: true,
+                    stamp: 0,
+                });
+                receipt.queued += 1;
+            }
+            Repair::Extra { entity, external_id } => {
+                let mut ours = false;
+                for rule in sides.mapping.rules.iter().filter(|rule| *rule.entity == **entity) {
+                    if store.ledger().get(store.ledger().rule(&rule.name)?, external_id)?.is_some() {
+                        ours = true;
+                        tables.insert(rule.table.to_string());
+                    }
+                }
+                *(if ours { &mut receipt.queued } else { &mut receipt.unknown }) += 1;
+            }
         }
     }
     store.commit(&step)?;
-    let queued = step.put_obligations.len() as u64;
-    Ok((queued, repairs.len() as u64 - queued))
+    for table in tables {
+        store.reset(&ResetScope::Table(table))?;
+    }
+    Ok(receipt)
 }
 
 fn render(report: &Report, look: &Look) -> String {

@@ -30,6 +30,7 @@ pub(crate) use rest::percent_encode;
 pub use rest::{RestConfig, RestCrm};
 
 use crate::document::Document;
+use crate::exact::Fields;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -210,9 +211,9 @@ pub struct StoredRecord {
     /// Version of the last write, as the CRM spells it.
     #[serde(default, deserialize_with = "answer::version")]
     pub version: Option<Box<str>>,
-    /// All fields.
+    /// All fields, their numbers digit by digit.
     #[serde(default)]
-    pub fields: serde_json::Map<String, serde_json::Value>,
+    pub fields: Fields,
 }
 
 /// A page of records in external-id order (bytes).

@@ -20,7 +20,7 @@ use crate::crm::{self, CrmError, CrmErrorKind, CrmRejection, Done, Outcome};
 use crate::document::Document;
 use crate::mapping::{Missing, Reference, RuleId};
 use pacing::{Pacing, Wait};
-use queue::{EntityId, Op, Origin, Pending, Queue, SlotId, Stage};
+use queue::{EntityId, Op, Origin, Pending, Queue, Replaced, SlotId, Stage};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -266,8 +266,8 @@ impl<L: Ledger> Loader<L> {
         &mut self.ledger
     }
 
-    /// Queues a change; returns how many it replaced.
-    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending, stage: Stage) -> usize {
+    /// Queues a change; returns the one it replaced.
+    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending, stage: Stage) -> Option<Replaced> {
         self.queue.push(entity, external_id, change, stage)
     }
 
@@ -326,6 +326,11 @@ impl<L: Ledger> Loader<L> {
     /// Failures of whole requests in a row.
     pub fn failures(&self) -> u32 {
         self.pacing.failures()
+    }
+
+    /// Pacing, to be asked and told about the daily quota.
+    pub fn pacing_mut(&mut self) -> &mut Pacing {
+        &mut self.pacing
     }
 
     /// Why nothing was sent at the last call of [`Loader::next_request`].

@@ -55,6 +55,16 @@ impl Pacing {
         }
     }
 
+    /// The day (since 1970, UTC) and the requests made on it.
+    pub fn used_today(&self) -> (u64, u64) {
+        (self.day, self.used_today)
+    }
+
+    /// Goes on with a count from before.
+    pub fn set_used(&mut self, (day, used): (u64, u64)) {
+        (self.day, self.used_today) = (day, used);
+    }
+
     /// Takes the right to send one request now, with `in_flight` already under way.
     pub fn acquire(&mut self, now: Instant, unix_ms: u64, in_flight: usize) -> Result<(), Wait> {
         // During an outage one request at a time finds out whether it is over.
@@ -197,6 +207,12 @@ mod tests {
         let (mut p, now) = pacing(|d| d.daily_quota = 2);
         assert!(p.acquire(now, 1, 0).is_ok() && p.acquire(now, 2, 0).is_ok());
         assert_eq!(p.acquire(now, 3, 0), Err(Wait::Quota));
+        let before = p.used_today();
         assert!(p.acquire(now, 86_400_001, 0).is_ok());
+        // A restart on the same day goes on counting; one on the next day begins anew.
+        p.set_used(before);
+        assert_eq!(p.acquire(now, 86_399_999, 0), Err(Wait::Quota));
+        assert!(p.acquire(now, 86_400_001, 0).is_ok());
+        assert_eq!(p.used_today(), (1, 1));
     }
 }

@@ -25,6 +25,13 @@ use std::time::Instant;
 use tidemark_contract::RowKey;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// A change whose place a later one of the same record took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replaced {
+    /// Whether it was a removal.
+    pub is_delete: bool,
+}
+
 /// Number of an entity within the mapping: dense.
 pub type EntityId = u16;
 
@@ -255,22 +262,22 @@ impl Queue {
     }
 
     /// Queues a change. Returns how many changes it replaced.
-    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending, stage: Stage) -> usize {
+    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending, stage: Stage) -> Option<Replaced> {
         let id = self.slot_for(entity, external_id);
         let mut change = Box::new(change);
-        let mut folded = 0;
-        let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::as_mut) else { return 0 };
+        let mut folded = None;
+        let slot = self.slots.get_mut(id as usize).and_then(Option::as_mut)?;
         let target = match stage {
             Stage::Gated => &mut slot.fresh,
             Stage::Open => &mut slot.open,
         };
         if let Some(older) = target.take() {
             self.bytes -= older.memory();
-            folded = 1;
+            folded = Some(Replaced { is_delete: matches!(older.op, Op::Delete) });
             change = Box::new(change.over(*older));
         }
         self.bytes += change.memory();
-        let newly_fresh = stage == Stage::Gated && folded == 0;
+        let newly_fresh = stage == Stage::Gated && folded.is_none();
         *target = Some(change);
         if newly_fresh {
             self.fresh.push(id);
@@ -313,7 +320,7 @@ impl Queue {
     }
 
     /// The step is durable: what was frozen may be sent. Returns the entities of changes that were folded.
-    pub fn thaw(&mut self) -> Vec<EntityId> {
+    pub fn thaw(&mut self) -> Vec<(EntityId, Replaced)> {
         let mut folded = Vec::new();
         for id in std::mem::take(&mut self.frozen) {
             let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::as_mut) else { continue };
@@ -321,7 +328,7 @@ impl Queue {
             slot.open = Some(match slot.open.take() {
                 Some(older) => {
                     self.bytes -= newer.memory() + older.memory();
-                    folded.push(slot.entity);
+                    folded.push((slot.entity, Replaced { is_delete: matches!(older.op, Op::Delete) }));
                     let merged = newer.over(*older);
                     self.bytes += merged.memory();
                     Box::new(merged)

@@ -6,7 +6,7 @@
 //! ([`Applied::NeedsRow`]); guessing a null would corrupt the CRM in silence.
 
 use super::expr::eval::Env;
-use super::expr::value::{Fail, Val};
+use super::expr::value::{Fail, Val, readable};
 use super::expr::{cast, ir::Node};
 use super::json::{write_text, write_val, write_value};
 use super::related::{Item, List};
@@ -289,7 +289,7 @@ impl<'p> Writer<'_, 'p> {
             FieldBody::Value { part, output } => {
                 let zone = self.zone;
                 let written = match &part.node {
-                    Node::Column(n) => write_value(out, self.env.column(*n), *output, zone),
+                    Node::Column(n) => readable(self.env.column(*n)).and_then(|v| write_value(out, v, *output, zone)),
                     node => match self.env.eval(node) {
                         Ok(val) => write_val(out, &val, *output, zone),
                         Err(fail) => return Err(self.failed(field, fail, part.place)),

@@ -388,8 +388,9 @@ impl Engine {
             since_ms,
         };
         let entity = self.entity_of(rule);
-        let folded = self.loader.push(entity, external_id, change, stage);
-        self.counts.coalesced[usize::from(entity)] += folded as u64;
+        if let Some(replaced) = self.loader.push(entity, external_id, change, stage) {
+            self.counts.coalesced[usize::from(entity)][usize::from(replaced.is_delete)] += 1;
+        }
     }
 
     /// Sets a row aside that cannot be mapped.
@@ -546,7 +547,7 @@ impl Engine {
                     self.loader.ledger().seen(rule.id, &external_id, self.generation_of(rule));
                     self.clear_dead_letter(rule, key);
                     let entity = usize::from(self.entity_of(rule));
-                    self.counts.suppressed[entity] += 1;
+                    self.counts.suppressed[entity][usize::from(false)] += 1;
                     return false;
                 }
                 if !rule.external_id_from_key

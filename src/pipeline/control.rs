@@ -30,6 +30,7 @@ impl Engine {
             AdminCommand::Resume(reply) => {
                 let cleared = PauseMark::of(self.store.dir()).clear();
                 self.loader.set_paused(false);
+                self.report(Instant::now(), false);
                 tracing::info!("resumed by an operator");
                 let _ = reply
                     .send(cleared.map_err(|e| {

@@ -19,7 +19,7 @@ use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
 use crate::mapping::{Applied, Rule};
 use crate::metrics::NoAnswer;
 use crate::status::{ErrorStatus, Moment};
-use crate::store::{DeadLetter, Obligation, Reason, Record, Step, Store, StoreError, WriteOp};
+use crate::store::{DailyUse, DeadLetter, Obligation, Reason, Record, Step, Store, StoreError, WriteOp};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,8 +80,9 @@ pub(super) enum Event {
 pub(super) struct Counts {
     pub changes: Vec<[u64; 4]>,
     pub snapshot_rows: Vec<u64>,
-    pub suppressed: Vec<u64>,
-    pub coalesced: Vec<u64>,
+    /// By entity: upserts, deletes; so the next two.
+    pub suppressed: Vec<[u64; 2]>,
+    pub coalesced: Vec<[u64; 2]>,
     pub delivered: Vec<[u64; 2]>,
 }
 
@@ -160,6 +161,8 @@ pub(super) struct Engine {
     pub reporter: super::report::Reporter,
     /// Callers that wait until nothing is under way.
     pub pausing: Vec<Reply<()>>,
+    /// Where the requests of the day are noted, if there is a quota.
+    pub daily_use: Option<DailyUse>,
 }
 
 impl Engine {
@@ -180,8 +183,8 @@ impl Engine {
         let counts = Counts {
             changes: vec![[0; 4]; tables.len()],
             snapshot_rows: vec![0; tables.len()],
-            suppressed: vec![0; rules.len()],
-            coalesced: vec![0; rules.len()],
+            suppressed: vec![[0; 2]; rules.len()],
+            coalesced: vec![[0; 2]; rules.len()],
             delivered: vec![[0; 2]; rules.len()],
         };
         Self {
@@ -235,6 +238,7 @@ impl Engine {
             window_records: parts.config.limits.window_records,
             reporter: super::report::Reporter::default(),
             pausing: Vec::new(),
+            daily_use: (parts.config.delivery.daily_quota > 0).then(|| DailyUse::of(parts.store.dir())),
         }
     }
 
@@ -327,6 +331,10 @@ impl Engine {
             self.store_trouble(error);
         }
         if self.loader.in_flight() == 0 {
+            // Who asks for the status next is told that it is paused.
+            if !self.pausing.is_empty() {
+                self.report(now, false);
+            }
             for reply in self.pausing.drain(..) {
                 let _ = reply.send(Ok(()));
             }
@@ -781,7 +789,7 @@ impl Engine {
                         Fate::Delivered | Fate::Stale => {
                             self.counts.delivered[usize::from(entity)][usize::from(is_delete)] += 1;
                         }
-                        Fate::Suppressed => self.counts.suppressed[usize::from(entity)] += 1,
+                        Fate::Suppressed => self.counts.suppressed[usize::from(entity)][usize::from(is_delete)] += 1,
                     }
                     if fate != Fate::Stale {
                         self.clear_dead_letter(&rule, &key);

@@ -33,6 +33,10 @@ impl Engine {
     pub(super) fn report(&mut self, now: Instant, last: bool) {
         self.reported_at = Some(now);
         self.count();
+        let (day, used) = self.loader.pacing_mut().used_today();
+        if let Some(Err(error)) = self.daily_use.as_mut().map(|file| file.write(day, used)) {
+            tracing::warn!(%error, "the requests of the day could not be noted");
+        }
         let letters = self.store.dead_letter_counts();
         self.reporter.dead_letters = letters.values().sum();
         let state = self.state(now, last);
@@ -108,20 +112,17 @@ impl Engine {
         }
         for entity in 0..self.counts.delivered.len() {
             let name = self.loader.entity_name(entity as u16);
-            for (op, n) in
-                [RecordOp::Upsert, RecordOp::Delete].into_iter().zip(std::mem::take(&mut self.counts.delivered[entity]))
-            {
-                if n > 0 {
-                    self.metrics.records(name, op, RecordOutcome::Delivered, n);
+            let outcomes = [
+                (RecordOutcome::Delivered, &mut self.counts.delivered[entity]),
+                (RecordOutcome::Suppressed, &mut self.counts.suppressed[entity]),
+                (RecordOutcome::Coalesced, &mut self.counts.coalesced[entity]),
+            ];
+            for (outcome, counts) in outcomes {
+                for (op, n) in [RecordOp::Upsert, RecordOp::Delete].into_iter().zip(std::mem::take(counts)) {
+                    if n > 0 {
+                        self.metrics.records(name, op, outcome, n);
+                    }
                 }
-            }
-            let suppressed = std::mem::take(&mut self.counts.suppressed[entity]);
-            if suppressed > 0 {
-                self.metrics.records(name, RecordOp::Upsert, RecordOutcome::Suppressed, suppressed);
-            }
-            let coalesced = std::mem::take(&mut self.counts.coalesced[entity]);
-            if coalesced > 0 {
-                self.metrics.records(name, RecordOp::Upsert, RecordOutcome::Coalesced, coalesced);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::error::{DaemonKind, Error, Kind, Reaction};
 use crate::loader::Loader;
 use crate::mapping::{self, CompileOptions, Mapping, Rule};
 use crate::status::{ErrorStatus, Moment, State};
-use crate::store::{Checkpoint, Step, TablePhase, TableState};
+use crate::store::{Checkpoint, DailyUse, Step, TablePhase, TableState};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -103,6 +103,7 @@ pub(super) async fn start(
     let folding = folding(parts, &checkpoint, begins).await;
     let view = LedgerView::new(parts.store.ledger().clone(), &rules, parts.store.ledger_lost())?;
     let mut loader = Loader::new(entities(&rules), parts.config.delivery.clone(), view, Instant::now());
+    loader.pacing_mut().set_used(DailyUse::of(parts.store.dir()).read());
     loader.set_paused(PauseMark::of(parts.store.dir()).is_set());
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     parts.outlet.metrics.prepare(names, loader.entity_names());

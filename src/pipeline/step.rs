@@ -354,8 +354,8 @@ impl Engine {
         self.steps.saved = Checkpoint { saved_at: now_us, ..step.checkpoint };
         self.steps.running = false;
         self.steps.letters_in_step.clear();
-        for entity in self.loader.queue.thaw() {
-            self.counts.coalesced[usize::from(entity)] += 1;
+        for (entity, replaced) in self.loader.queue.thaw() {
+            self.counts.coalesced[usize::from(entity)][usize::from(replaced.is_delete)] += 1;
         }
         for (reply, receipt) in std::mem::take(&mut self.steps.answering) {
             let _ = reply.send(Ok(receipt));

@@ -172,7 +172,8 @@ impl Crm for MemoryCrm {
             .map(|((_, id), record)| StoredRecord {
                 external_id: id.as_str().into(),
                 version: None,
-                fields: record.fields.clone(),
+                fields: crate::exact::Json::fields(&serde_json::to_vec(&record.fields).expect("JSON"))
+                    .expect("an object"),
             })
             .collect();
         Ok(Page { records, next: None })

@@ -35,6 +35,7 @@ mod ledger;
 mod lock;
 mod marks;
 mod memory;
+mod quota;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -42,7 +43,8 @@ mod types;
 
 pub use error::{IoTrouble, Result, StoreError};
 pub use ledger::{Entry, Ledger, LedgerRule, Record};
-pub use transfer::Moved;
+pub use quota::DailyUse;
+pub use transfer::{Moved, head as transfer_head};
 pub use types::{
     Checkpoint, DeadLetter, HistoryEntry, Obligation, ObligationRef, Reason, RecordRef, ResetScope, Step, TablePhase,
     TableState, WriteOp,

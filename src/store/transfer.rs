@@ -61,6 +61,30 @@ pub struct Moved {
     pub ledger_entries: u64,
 }
 
+/// Whose export `input` is: its checkpoint, and the bytes that were taken from the input to find out.
+///
+/// # Errors
+/// [`StoreError::Refused`] if it is no export.
+pub fn head(input: &mut dyn BufRead) -> Result<(std::io::Cursor<Vec<u8>>, Checkpoint)> {
+    let mut bytes = Vec::new();
+    let mut line = |number: u64| -> Result<Line> {
+        let from = bytes.len();
+        input.read_until(b'\n', &mut bytes).map_err(StoreError::io("read", Path::new("the import")))?;
+        serde_json::from_slice(&bytes[from..]).map_err(|_| refuse(number, "this is not an export"))
+    };
+    match (line(1)?, line(2)?) {
+        (Line::TidemarkStore(_), Line::Checkpoint(checkpoint)) => Ok((std::io::Cursor::new(bytes), checkpoint)),
+        _ => Err(refuse(1, "this is not an export")),
+    }
+}
+
+fn refuse(number: u64, what: &str) -> StoreError {
+    StoreError::Refused {
+        message: format!("line {number} of the import: {what}"),
+        hint: Some("`tidemark checkpoint export` writes what can be read here".into()),
+    }
+}
+
 impl Store {
     /// Writes everything but the earlier checkpoints as lines of JSON. `with_ledger`: the ledger too; without it, the next
     /// full pass sends every record once.
@@ -135,10 +159,6 @@ impl Store {
                 hint: Some("import into an empty state directory".into()),
             });
         }
-        let refuse = |number: u64, what: &str| StoreError::Refused {
-            message: format!("line {number} of the import: {what}"),
-            hint: Some("`tidemark checkpoint export` writes what can be read here".into()),
-        };
         let (mut moved, mut lines, mut is_whole) = (Moved::default(), 0u64, false);
         let mut checkpoint = None;
         let mut step = Step::default();

@@ -1,23 +1,25 @@
 //! When a record of the CRM is what the mapping makes of its row.
 //!
-//! Only mapped fields count: the CRM may hold more. Absent and null are the same. Numbers are compared by value (1, 1.0
-//! and 1e0 are equal), text by its characters. Of an object, the parts that the mapping writes count, so that a
-//! reference is its external id whatever else the CRM tells about the parent; lists count element by element.
+//! Only mapped fields count: the CRM may hold more. Absent and null are the same. Numbers are compared by value, exactly
+//! (1, 1.0 and 1e0 are equal; 0.1 and 0.1000000000000000055 are not), text by its characters. Where one side has a number
+//! and the other the same decimal as text, they are equal: decimals and large integers are sent as text, and a CRM may
+//! keep them as numbers. Of an object, the parts that the mapping writes count, so that a reference is its external id
+//! whatever else the CRM tells about the parent; lists count element by element.
 
-use serde_json::{Map, Value};
+use crate::exact::{Decimal, Fields, Json};
 
 /// Names of the fields (with dots, for parts of objects) in which `found` is not what `expected` says.
-pub fn differences(expected: &Map<String, Value>, found: &Map<String, Value>) -> Vec<String> {
+pub fn differences(expected: &Fields, found: &Fields) -> Vec<String> {
     let mut out = Vec::new();
     compare_objects(expected, found, "", &mut out);
     out
 }
 
-fn compare_objects(expected: &Map<String, Value>, found: &Map<String, Value>, prefix: &str, out: &mut Vec<String>) {
+fn compare_objects(expected: &Fields, found: &Fields, prefix: &str, out: &mut Vec<String>) {
     for (name, wanted) in expected {
-        let got = found.get(name).unwrap_or(&Value::Null);
+        let got = found.get(name).unwrap_or(&Json::Null);
         match (wanted, got) {
-            (Value::Object(wanted), Value::Object(got)) => {
+            (Json::Object(wanted), Json::Object(got)) => {
                 compare_objects(wanted, got, &format!("{prefix}{name}."), out);
             }
             _ if equal(wanted, got) => {}
@@ -26,36 +28,40 @@ fn compare_objects(expected: &Map<String, Value>, found: &Map<String, Value>, pr
     }
 }
 
-fn equal(expected: &Value, found: &Value) -> bool {
+fn equal(expected: &Json, found: &Json) -> bool {
     match (expected, found) {
-        (Value::Number(a), Value::Number(b)) => equal_numbers(a, b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
+        (Json::Number(a), Json::Number(b)) => a == b || same(Decimal::parse(a), Decimal::parse(b)),
+        (Json::Text(text), Json::Number(number)) | (Json::Number(number), Json::Text(text)) => {
+            same(Decimal::parse_text(text), Decimal::parse(number))
+        }
+        (Json::List(a), Json::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
+        (Json::Object(a), Json::Object(b)) => {
             let mut out = Vec::new();
             compare_objects(a, b, "", &mut out);
             out.is_empty()
         }
         // An object of which every part is null is what some CRMs make of no object at all.
-        (Value::Object(a), Value::Null) => a.values().all(|part| equal(part, &Value::Null)),
+        (Json::Object(a), Json::Null) => a.values().all(|part| equal(part, &Json::Null)),
         _ => expected == found,
     }
 }
 
-fn equal_numbers(a: &serde_json::Number, b: &serde_json::Number) -> bool {
-    match (a.as_i128(), b.as_i128()) {
-        (Some(a), Some(b)) => a == b,
-        // Both were read by the same parser, so that equal text is an equal float.
-        _ => a.as_f64() == b.as_f64(),
-    }
+fn same(a: Option<Decimal>, b: Option<Decimal>) -> bool {
+    a.is_some() && a == b
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn diff(expected: &Value, found: &Value) -> Vec<String> {
-        differences(expected.as_object().expect("object"), found.as_object().expect("object"))
+        texts(&expected.to_string(), &found.to_string())
+    }
+
+    fn texts(expected: &str, found: &str) -> Vec<String> {
+        let fields = |text: &str| Json::fields(text.as_bytes()).expect("an object");
+        differences(&fields(expected), &fields(found))
     }
 
     #[test]
@@ -69,7 +75,7 @@ mod tests {
     #[test]
     fn every_difference_is_named() {
         let expected = json!({"a": "x", "b": null, "c": {"d": 1, "e": "y"}, "f": [1], "g": 0.1, "h": 1, "i": true});
-        let found = json!({"a": "X", "b": "", "c": {"d": 2, "e": "y"}, "f": [1, 2], "g": 0.1, "h": "1"});
+        let found = json!({"a": "X", "b": "", "c": {"d": 2, "e": "y"}, "f": [1, 2], "g": 0.1, "h": "2"});
         assert_eq!(diff(&expected, &found), ["a", "b", "c.d", "f", "h", "i"]);
     }
 
@@ -78,6 +84,29 @@ mod tests {
         let (a, b) = (json!({"n": 9007199254740993_i64}), json!({"n": 9007199254740992_i64}));
         assert_eq!(diff(&a, &b), ["n"]);
         assert!(diff(&json!({"n": -0.0}), &json!({"n": 0})).is_empty());
+    }
+
+    #[test]
+    fn decimals_are_compared_digit_by_digit_as_number_or_text() {
+        let long = "12345678901234567890.123456789";
+        for (expected, found) in [
+            (format!("{{\"n\":{long}}}"), format!("{{\"n\":{long}000}}")),
+            (format!("{{\"n\":\"{long}\"}}"), format!("{{\"n\":{long}}}")),
+            (format!("{{\"n\":{long}}}"), format!("{{\"n\":\"{long}\"}}")),
+            (r#"{"n":"9007199254740993"}"#.into(), r#"{"n":9007199254740993}"#.into()),
+            (r#"{"n":12.50}"#.into(), r#"{"n":1.25e1}"#.into()),
+        ] {
+            assert!(texts(&expected, &found).is_empty(), "{expected} {found}");
+        }
+        for (expected, found) in [
+            (format!("{{\"n\":{long}}}"), "{\"n\":12345678901234567890.123456788}".to_owned()),
+            (format!("{{\"n\":\"{long}\"}}"), "{\"n\":12345678901234567000}".to_owned()),
+            // What looks like a number and has more characters than it needs is a text.
+            (r#"{"n":"007"}"#.into(), r#"{"n":7}"#.into()),
+            (r#"{"n":"12.50"}"#.into(), r#"{"n":"12.5"}"#.into()),
+        ] {
+            assert_eq!(texts(&expected, &found), ["n"], "{expected} {found}");
+        }
     }
 
     #[test]

@@ -18,10 +18,10 @@ mod tests;
 use crate::command::Repair;
 use crate::crm::{Crm, CrmErrorKind, Page, StoredRecord};
 use crate::error::{DaemonKind, Error, Result};
+use crate::exact::{Fields, Json};
 use crate::mapping::{Mapping, Removal};
 use expected::{Expected, Source, What, WithoutId};
 use serde::Serialize;
-use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tidemark_contract::{Connector, RowKey};
@@ -159,10 +159,10 @@ pub struct Sample {
     pub fields: Vec<String>,
     /// What the fields should be, if values were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expected: Option<Map<String, Value>>,
+    pub expected: Option<Fields>,
     /// What the CRM has, if values were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub found: Option<Map<String, Value>>,
+    pub found: Option<Fields>,
 }
 
 /// A record that differed when it was first looked at.
@@ -300,7 +300,7 @@ enum Verdict {
 
 /// Compares a record with what its rows make of it. Several rows of different rules add up to one record.
 fn judge(all: &[Expected], record: Option<&StoredRecord>) -> Result<Verdict> {
-    let mut whole: Map<String, Value> = Map::new();
+    let mut whole = Fields::new();
     for expected in all {
         let json = match &expected.what {
             What::Unmappable(code) => return Ok(Verdict::Unmappable(code.clone())),
@@ -321,8 +321,8 @@ fn judge(all: &[Expected], record: Option<&StoredRecord>) -> Result<Verdict> {
     Ok(if different.is_empty() { Verdict::Equal } else { Verdict::Different(different) })
 }
 
-fn fields_of(json: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(json).map_err(|e| Error::new(DaemonKind::Bug, format!("a document is no JSON object: {e}")))
+fn fields_of(json: &[u8]) -> Result<Fields> {
+    Json::fields(json).ok_or_else(|| Error::new(DaemonKind::Bug, "a document is no JSON object"))
 }
 
 /// Whether some rule leaves the record of a row that is gone in the CRM.

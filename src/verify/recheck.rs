@@ -8,7 +8,7 @@ use super::{
 use crate::command::Repair;
 use crate::crm::StoredRecord;
 use crate::error::Result;
-use serde_json::{Map, Value};
+use crate::exact::{Fields, Json};
 use std::collections::BTreeMap;
 use tidemark_contract::{Row, RowKey};
 
@@ -167,7 +167,7 @@ async fn forgive_missing_parents(
         What::Unmappable(_) => None,
     });
     for (field, parent, id) in optional.flatten() {
-        let is_null = record.fields.get(&**field).unwrap_or(&Value::Null).is_null();
+        let is_null = record.fields.get(&**field).unwrap_or(&Json::Null).is_null();
         if is_null && fields.iter().any(|f| **f == **field) && Near::new(side, parent).find(id).await?.is_none() {
             fields.retain(|f| **f != **field);
         }
@@ -279,18 +279,18 @@ fn conclude(
     Ok(())
 }
 
-type Values = Option<Map<String, Value>>;
+type Values = Option<Fields>;
 
 /// Both sides of the fields that differ.
 fn values(rows: &[Expected], record: Option<&StoredRecord>, fields: &[String]) -> Result<(Values, Values)> {
     let tops: Vec<&str> = fields.iter().map(|f| f.split('.').next().unwrap_or(f)).collect();
-    let chosen = |all: &Map<String, Value>| -> Map<String, Value> {
+    let chosen = |all: &Fields| -> Fields {
         all.iter()
-            .filter(|(name, _)| tops.is_empty() || tops.contains(&name.as_str()))
+            .filter(|(name, _)| tops.is_empty() || tops.contains(&&***name))
             .map(|(n, v)| (n.clone(), v.clone()))
             .collect()
     };
-    let mut expected = Map::new();
+    let mut expected = Fields::new();
     for row in rows {
         if let What::Document { json, .. } = &row.what {
             expected.extend(chosen(&fields_of(json)?));

@@ -4,7 +4,7 @@ use super::*;
 use crate::crm::{self, CrmSchema, Outcome, WriteRecord};
 use crate::mapping::{CompileOptions, Pack, compile};
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use tidemark_contract::{
     Capabilities, ChangeStream, Column, FetchedRows, Finding, Lag, LogicalType, Position, Row, RowBuilder, ScanCursor,
@@ -154,7 +154,11 @@ impl Records {
 }
 
 fn record(id: &str, fields: &Value) -> StoredRecord {
-    StoredRecord { external_id: id.into(), version: None, fields: fields.as_object().expect("an object").clone() }
+    StoredRecord {
+        external_id: id.into(),
+        version: None,
+        fields: Json::fields(fields.to_string().as_bytes()).expect("an object"),
+    }
 }
 
 #[async_trait]

@@ -96,7 +96,8 @@ impl Scope<'_> {
             (AggregateKind::Min | AggregateKind::Max, Some(t)) => (t.values.clone(), t.max_length),
             _ => (None, None),
         };
-        let typed = Typed::new(Node::Column(column), ty, place);
+        let node = if ty == Type::Bytes { Node::Binary(column) } else { Node::Column(column) };
+        let typed = Typed::new(node, ty, place);
         Ok(Typed { null, values, max_length, columns: vec![column], ..typed })
     }
 

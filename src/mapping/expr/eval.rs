@@ -7,7 +7,7 @@ use super::decimal::Dec;
 use super::ir::{ArithOp, CmpOp, Node};
 use super::parts::extract;
 use super::text::{self, MAX_TEXT};
-use super::value::{Fail, Fault, Val, fault};
+use super::value::{Fail, Fault, Val, fault, readable};
 use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -61,7 +61,10 @@ impl<'a> Env<'a> {
     pub(crate) fn eval(&self, node: &'a Node) -> Outcome<'a> {
         match node {
             Node::Const(c) => Ok(c.val()),
-            Node::Column(n) => Val::read(self.column(*n)).map_err(|fault| Fail { fault, place: 0 }),
+            Node::Column(n) => {
+                readable(self.column(*n)).and_then(Val::read).map_err(|fault| Fail { fault, place: 0 })
+            }
+            Node::Binary(n) => Val::read(self.column(*n)).map_err(|fault| Fail { fault, place: 0 }),
             Node::Let(n) => self.named(*n),
             Node::Cast { to, arg, place } => at(*place, cast(to, self.eval(arg)?)),
             Node::Concat(parts) => self.concat(parts),
@@ -91,7 +94,7 @@ impl<'a> Env<'a> {
             Node::IsNull { negated, arg } => {
                 let is_null = match &**arg {
                     // Whether a column is null can be told without reading its value.
-                    Node::Column(n) => self.column(*n).is_null(),
+                    Node::Column(n) | Node::Binary(n) => self.column(*n).is_null(),
                     arg => self.eval(arg)?.is_null(),
                 };
                 Ok(Val::Bool(is_null != *negated))

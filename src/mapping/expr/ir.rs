@@ -172,6 +172,8 @@ pub(crate) enum Node {
     Const(Const),
     /// A column of the rule's row, by its number among the columns the rule uses.
     Column(u16),
+    /// The same, of a column that holds bytes.
+    Binary(u16),
     /// A named intermediate value of the rule.
     Let(u16),
     Cast {

@@ -216,7 +216,9 @@ impl Scope<'_> {
             through: Vec::new(),
         });
         let values = (!column.labels.is_empty()).then(|| column.labels.clone());
-        let typed = Typed::new(Node::Column(number), type_of(column.logical), place);
+        let ty = type_of(column.logical);
+        let node = if ty == Type::Bytes { Node::Binary(number) } else { Node::Column(number) };
+        let typed = Typed::new(node, ty, place);
         Ok(Typed { null, values, max_length: column.max_length, columns: vec![number], ..typed })
     }
 }

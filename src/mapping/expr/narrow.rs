@@ -25,7 +25,7 @@ fn intersection(nodes: &[Node], facts: impl Fn(&Node) -> Facts) -> Facts {
 /// What is not null if the node's value is not null.
 fn strict(node: &Node) -> Facts {
     match node {
-        Node::Column(n) => vec![NotNull::Column(*n)],
+        Node::Column(n) | Node::Binary(n) => vec![NotNull::Column(*n)],
         Node::Let(n) => vec![NotNull::Let(*n)],
         Node::Cast { arg, .. }
         | Node::Neg { arg, .. }

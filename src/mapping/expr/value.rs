@@ -154,6 +154,16 @@ impl<'a> Val<'a> {
     }
 }
 
+/// The value of a column that holds no bytes: a connector hands a text that is not UTF-8 over as bytes, and they must pass
+/// neither for base64 nor for nothing.
+#[inline]
+pub(crate) fn readable(value: Value<'_>) -> Result<Value<'_>, Fault> {
+    match value {
+        Value::Bytes(_) => fault("not_utf8", "the source's text is not valid UTF-8"),
+        value => Ok(value),
+    }
+}
+
 const BAD_DECIMAL: Fault = Fault { code: "bad_value", what: "the source's decimal cannot be read" };
 const BAD_DATE: Fault =
     Fault { code: "bad_value", what: "the source's date or timestamp is outside the range known here" };

@@ -205,6 +205,11 @@ impl Pack {
         names
     }
 
+    /// Names of the rules that feed an entity, in the pack's order.
+    pub fn rules_of(&self, entity: &str) -> Vec<String> {
+        self.records.iter().filter(|record| record.entity == entity).map(|record| record.name.clone()).collect()
+    }
+
     /// Names of the CRM entities that the pack writes, each once, in the pack's order.
     pub fn entity_names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();

@@ -84,7 +84,11 @@ impl Scene {
         loop {
             let page = self.crm.list(entity, after.as_deref(), 2).await.unwrap();
             for record in page.records {
-                all.push((record.external_id.into(), record.version.unwrap().into(), Value::Object(record.fields)));
+                all.push((
+                    record.external_id.into(),
+                    record.version.unwrap().into(),
+                    serde_json::to_value(&record.fields).unwrap(),
+                ));
             }
             match page.next {
                 Some(next) => after = Some(next),
