@@ -269,6 +269,49 @@ pub struct CheckpointView {
     pub ledger_lost: bool,
 }
 
+/// A page of the ledger.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LedgerPage {
+    /// The rule whose records these are; none if there are no more.
+    pub rule: Option<String>,
+    /// External id, and hash of the last accepted document.
+    pub records: Vec<(String, u64)>,
+    /// The rule to ask for next, after [`LedgerPage::after`].
+    pub next: Option<String>,
+    /// See `next`; none is its beginning.
+    pub after: Option<String>,
+}
+
+impl LedgerPage {
+    /// Up to `limit` records of `rule` (of the first one that has any) after `after`. Blocks.
+    ///
+    /// # Errors
+    /// As the store's own calls.
+    pub fn of(store: &Store, rule: Option<&str>, after: Option<&str>, limit: usize) -> crate::store::Result<Self> {
+        let mut rules = store.ledger().rules();
+        rules.sort();
+        let at = rule.map_or(0, |rule| rules.partition_point(|(name, _)| **name < *rule));
+        let Some((name, number)) = rules.get(at) else { return Ok(Self::default()) };
+        let after = after.filter(|_| rule == Some(name));
+        let page = store.ledger().records(*number, after, limit)?;
+        let is_whole = page.len() < limit;
+        let last = page.last().map(|record| record.external_id.to_string());
+        Ok(Self {
+            rule: Some(name.clone()),
+            records: page.into_iter().map(|record| (record.external_id.into(), record.entry.hash)).collect(),
+            next: if is_whole { rules.get(at + 1).map(|(name, _)| name.clone()) } else { Some(name.clone()) },
+            after: if is_whole { None } else { last },
+        })
+    }
+}
+
+/// Prints no external ids (P8).
+impl fmt::Debug for LedgerPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LedgerPage({:?}, {} records)", self.rule, self.records.len())
+    }
+}
+
 impl CheckpointView {
     /// What `store` holds now. Blocks.
     ///

@@ -13,7 +13,7 @@ pub struct Document {
 impl Document {
     /// Wraps `json`, a JSON object. `partial` says that some mapped field is missing because the log did not carry it.
     pub fn new(json: Box<[u8]>, partial: bool) -> Self {
-        let hash = xxhash_rust::xxh3::xxh3_64(&json);
+        let hash = hash(&json);
         Self { json, hash, partial }
     }
 
@@ -89,6 +89,11 @@ fn nulled(json: &str, path: &str) -> Option<String> {
     let changed = RawValue::from_string(nulled(value.get(), &path[name.len()..])?).ok()?;
     *value = &changed;
     Some(to_raw_value(&fields).ok()?.get().to_owned())
+}
+
+/// Hash of a document's text, as the ledger keeps it.
+pub fn hash(json: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(json)
 }
 
 /// Prints the length, never the fields (P8).

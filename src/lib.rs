@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod notify;
 pub mod packs;
 pub mod pipeline;
+pub mod plan;
 pub mod registry;
 pub mod status;
 pub mod store;

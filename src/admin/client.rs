@@ -1,7 +1,7 @@
 //! The command line's end of the admin socket.
 
 use crate::command::{
-    AdminError, CheckpointView, DeadLetterSelection, Repair, RepairReceipt, ResyncPlan, ResyncRequest,
+    AdminError, CheckpointView, DeadLetterSelection, LedgerPage, Repair, RepairReceipt, ResyncPlan, ResyncRequest,
 };
 use crate::error::{DaemonKind, Error};
 use crate::status::StatusReport;
@@ -110,6 +110,18 @@ impl Client {
     /// One dead letter by its number.
     pub async fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, ClientError> {
         self.get(&format!("/v1/dead-letters/{id}")).await
+    }
+
+    /// A page of the ledger: of the first rule, or of `rule` after an external id.
+    pub async fn ledger(&self, rule: Option<&str>, after: Option<&str>) -> Result<LedgerPage, ClientError> {
+        let mut path = "/v1/ledger?limit=10000".to_owned();
+        for (name, value) in [("rule", rule), ("after", after)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}="));
+                path.extend(value.bytes().map(percent_encoded));
+            }
+        }
+        self.get(&path).await
     }
 
     /// The checkpoint and what belongs to it.

@@ -1,7 +1,7 @@
 //! Both listeners.
 
 use crate::command::{
-    AdminCommand, AdminError, AdminReply, CheckpointView, DeadLetterSelection, Repair, Reply, ResyncRequest,
+    AdminCommand, AdminError, AdminReply, CheckpointView, DeadLetterSelection, LedgerPage, Repair, Reply, ResyncRequest,
 };
 use crate::error::{DaemonKind, Error};
 use crate::metrics::Metrics;
@@ -129,6 +129,7 @@ fn admin_router(state: AdminState) -> Router {
         .route("/v1/resume", post(resume))
         .route("/v1/resync", post(resync))
         .route("/v1/checkpoint", get(checkpoint))
+        .route("/v1/ledger", get(ledger))
         .route("/v1/dead-letters", get(dead_letters))
         .route("/v1/dead-letters/{id}", get(dead_letter))
         .route("/v1/dead-letters/retry", post(retry_dead_letters))
@@ -291,6 +292,19 @@ async fn dead_letters(State(state): State<AdminState>, Query(query): Query<DeadL
 
 async fn dead_letter(State(state): State<AdminState>, axum::extract::Path(id): axum::extract::Path<u64>) -> Response {
     read(&state, move |store| store.dead_letter(id)).await
+}
+
+/// A page of the ledger, by rule and then by external id.
+#[derive(serde::Deserialize)]
+struct LedgerQuery {
+    rule: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn ledger(State(state): State<AdminState>, Query(query): Query<LedgerQuery>) -> Response {
+    let limit = query.limit.unwrap_or(1000).min(20_000);
+    read(&state, move |store| LedgerPage::of(store, query.rule.as_deref(), query.after.as_deref(), limit)).await
 }
 
 async fn checkpoint(State(state): State<AdminState>) -> Response {

@@ -1,9 +1,8 @@
 //! `tidemark checkpoint`.
 
 use super::output;
-use super::tenant::{Access, TenantArgs, access, open_store, refuse_foreign_directory};
+use super::tenant::{Access, TenantArgs, access, refuse_foreign_directory};
 use super::terminal::{Look, Table, Tone, bytes, count, left, right, span};
-use crate::admin::ClientError;
 use crate::command::CheckpointView;
 use crate::error::{DaemonKind, Error, Result};
 use crate::logging::escape_control;
@@ -204,11 +203,9 @@ fn tables(checkpoint: &Checkpoint, look: &Look) -> String {
 
 /// The store, refused while a daemon runs: it would not notice.
 async fn store_alone(tenant: &TenantArgs) -> Result<Store> {
-    let config = tenant.load()?;
-    match super::tenant::client(&config).status().await {
-        Err(ClientError::NotRunning) => open_store(&config),
-        Err(error) => Err(error.into()),
-        Ok(report) => Err(running(report.pid)),
+    match access(&tenant.load()?).await? {
+        Access::Store(store) => Ok(*store),
+        Access::Daemon(client) => Err(running(client.status().await?.pid)),
     }
 }
 
@@ -294,7 +291,7 @@ async fn import(args: ImportArgs) -> Result<()> {
         }
     }
     refuse_foreign_directory(&config.state.dir)?;
-    let store = Store::open(&config.state.dir)?;
+    let store = Store::open_briefly(&config.state.dir)?;
     let moved = store.import(&mut head.chain(input))?;
     tell(&moved, "imported");
     output::talk("the next start goes on from there");

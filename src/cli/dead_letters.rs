@@ -2,7 +2,7 @@
 
 use super::output;
 use super::tenant::{Access, TenantArgs, access, step_of};
-use super::terminal::{Look, Table, Tone, count, left, right};
+use super::terminal::{Look, Table, Tone, count, left, right, things};
 use crate::command::DeadLetterSelection;
 use crate::error::{DaemonKind, Error, Result};
 use crate::logging::escape_control;
@@ -223,7 +223,7 @@ async fn retry(args: SelectArgs) -> Result<()> {
     if n == 0 {
         return Err(none());
     }
-    output::talk(&format!("{} records are {what}", count(n)));
+    output::talk(&format!("{} to be {what}", things(n, "record")));
     Ok(())
 }
 
@@ -262,7 +262,7 @@ async fn forget(args: SelectArgs) -> Result<()> {
     if letters.is_empty() {
         return Err(none());
     }
-    let question = format!("Forget {} dead letters of {}?", count(letters.len() as u64), config.tenant);
+    let question = format!("Forget {} of {}?", things(letters.len() as u64, "dead letter"), config.tenant);
     output::confirm(&format!("{question} The CRM stays without these changes."), args.yes)?;
     let n = match way {
         Access::Daemon(client) => client.drop_dead_letters(&args.selection()).await?,
@@ -274,7 +274,10 @@ async fn forget(args: SelectArgs) -> Result<()> {
             letters.len() as u64
         }
     };
-    output::talk(&format!("{} dead letters forgotten", count(n)));
+    output::talk(&format!(
+        "{} forgotten; the CRM stays without what was to be done, until the row changes again",
+        things(n, "dead letter")
+    ));
     Ok(())
 }
 

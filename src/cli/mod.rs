@@ -10,6 +10,8 @@ mod dev_crm;
 mod drop_slot;
 mod output;
 mod pause;
+mod plan;
+mod progress;
 mod resync;
 mod run;
 mod sides;
@@ -45,6 +47,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Plan(plan::PlanArgs),
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
@@ -93,6 +96,7 @@ async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Pause(args) => pause::pause(args).await,
         Command::Resume(args) => pause::resume(args).await,

@@ -2,7 +2,7 @@
 
 use super::output;
 use super::status_view::render;
-use super::tenant::{TenantArgs, client, has_state, open_store};
+use super::tenant::{Access, TenantArgs, access, client, has_state};
 use super::terminal::{Look, Redraw};
 use crate::admin::ClientError;
 use crate::config::Config;
@@ -56,7 +56,10 @@ async fn report(config: &Config) -> Result<StatusReport> {
             pid: 0,
             ..StatusReport::starting(&config.tenant, config.source.engine.name())
         }),
-        Err(ClientError::NotRunning) => Ok(saved(config, &open_store(config)?)),
+        Err(ClientError::NotRunning) => match access(config).await? {
+            Access::Daemon(client) => Ok(client.status().await?),
+            Access::Store(store) => Ok(saved(config, &store)),
+        },
         Err(error) => Err(error.into()),
     }
 }

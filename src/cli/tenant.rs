@@ -104,7 +104,7 @@ pub fn open_store(config: &Config) -> Result<Store> {
             .hint(format!("tenant {} has never run here; start it with: tidemark run", config.tenant)));
     }
     refuse_foreign_directory(dir)?;
-    Store::open(dir).map_err(|error| match error {
+    Store::open_briefly(dir).map_err(|error| match error {
         StoreError::Locked { .. } => Error::from(error)
             .context("the daemon runs, but it does not answer on its admin socket")
             .hint("is it starting, stopping or stuck? Its log says more"),
@@ -128,6 +128,15 @@ pub fn refuse_foreign_directory(dir: &Path) -> Result<()> {
         format!("{} belongs to user {uid}; root would leave files there that the daemon cannot open", dir.display());
     Err(Error::new(DaemonKind::Permission, message)
         .hint(format!("run the command as that user: setpriv --reuid={uid} --regid={gid} --clear-groups tidemark …")))
+}
+
+/// Where a command puts temporary files: where it was told to, else the state directory if it can be used.
+pub fn temp_dir(config: &Config, chosen: Option<&Path>) -> PathBuf {
+    match chosen {
+        Some(dir) => dir.into(),
+        None if tempfile::tempfile_in(&config.state.dir).is_ok() => config.state.dir.clone(),
+        None => std::env::temp_dir(),
+    }
 }
 
 /// A step on top of what the store holds, which changes nothing yet.

@@ -185,6 +185,11 @@ pub fn fit(line: &str, look: &Look) -> String {
     console::truncate_str(line, look.width, if look.unicode { "…" } else { "~" }).into_owned()
 }
 
+/// A count of things by their name: `1 record`, `2,000 records`.
+pub fn things(n: u64, one: &str) -> String {
+    format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 /// `1234567` as `1,234,567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();

@@ -1,23 +1,21 @@
 //! `tidemark verify`.
 
 use super::output;
+use super::progress::Bars;
 use super::sides::Sides;
-use super::tenant::{Access, TenantArgs, access, client, has_state, step_of};
-use super::terminal::{Look, Table, Tone, count, left, right, span};
+use super::tenant::{Access, TenantArgs, access, client, has_state, step_of, temp_dir};
+use super::terminal::{Look, Table, Tone, count, left, right, span, things};
 use crate::command::{Repair, RepairReceipt};
 use crate::config::Config;
 use crate::error::{DaemonKind, Error, Result};
 use crate::logging::escape_control;
 use crate::status::Moment;
 use crate::store::{Obligation, Reason, ResetScope, Store};
-use crate::verify::{EntityReport, Kind, Options, Progress, Report, Sample, Side, verify};
+use crate::verify::{EntityReport, Kind, Options, Report, Sample, Side, verify};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Compare the source with the CRM: every mapped field of every record. Exits 0 only if they are equal.
 ///
@@ -56,11 +54,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<()> {
     crate::logging::init("warn", crate::logging::LogFormat::Text, None)?;
     let sides = Sides::open(&config).await?;
     let running = client(&config).status().await.is_ok();
-    let dir = match &args.temp_dir {
-        Some(dir) => dir.clone(),
-        None if tempfile::tempfile_in(&config.state.dir).is_ok() => config.state.dir.clone(),
-        None => std::env::temp_dir(),
-    };
+    let dir = temp_dir(&config, args.temp_dir.as_deref());
     let options = Options {
         entities: args.entity.clone(),
         samples: args.samples,
@@ -114,20 +108,20 @@ async fn repair(config: &Config, sides: &Sides, report: &Report) -> Result<()> {
                 sum.queued += receipt.queued;
                 sum.unknown += receipt.unknown;
             }
-            output::talk(&format!("{} repairs were handed to the daemon", count(sum.queued)));
+            output::talk(&format!("{} handed to the daemon", things(sum.queued, "repair")));
             sum
         }
         Access::Store(store) => {
             let receipt = owe(&store, sides, &report.repairs)?;
-            let queued = count(receipt.queued);
-            output::talk(&format!("the daemon is not running; it repairs {queued} records when it starts"));
+            let queued = things(receipt.queued, "record");
+            output::talk(&format!("the daemon is not running; it repairs {queued} when it starts"));
             receipt
         }
     };
     if receipt.unknown > 0 {
         output::talk(&format!(
-            "{} records of the CRM are not ours (the ledger does not know them): left alone",
-            count(receipt.unknown)
+            "{} of the CRM left alone: not ours (the ledger does not know of them)",
+            things(receipt.unknown, "record")
         ));
     }
     Ok(())
@@ -259,74 +253,6 @@ fn describe(entity: &str, sample: &Sample, look: &Look) -> String {
         }
     }
     out
-}
-
-/// Bars on a terminal, a line now and then otherwise.
-struct Bars {
-    bar: ProgressBar,
-    plain: bool,
-    state: Mutex<BarState>,
-}
-
-#[derive(Default)]
-struct BarState {
-    what: String,
-    said: Option<Instant>,
-    rows: BTreeMap<String, u64>,
-}
-
-impl Bars {
-    fn new() -> Self {
-        let plain = !std::io::stderr().is_terminal();
-        let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        Self { bar: ProgressBar::with_draw_target(None, target), plain, state: Mutex::default() }
-    }
-
-    fn show(&self, what: String, done: u64, total: Option<u64>) {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.what != what {
-            let template = match total {
-                Some(_) => "{msg:<38} {bar:20.cyan/dim} {human_pos} / ~{human_len}  {per_sec}  {eta}",
-                None => "{msg:<38} {spinner} {human_pos}  {per_sec}",
-            };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                self.bar.set_style(style.progress_chars("█▌░"));
-            }
-            self.bar.reset();
-            self.bar.set_message(what.clone());
-            state.what.clone_from(&what);
-        }
-        state.rows.insert(what.clone(), done);
-        if let Some(total) = total {
-            self.bar.set_length(total.max(done));
-        }
-        self.bar.set_position(done);
-        if self.plain && state.said.is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
-            // The first line only after a while: short work needs none.
-            if state.said.is_some() {
-                output::talk(&format!("{what}: {}", count(done)));
-            }
-            state.said = Some(Instant::now());
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl Progress for Bars {
-    fn reading(&self, table: &str, rows: u64, estimate: Option<u64>) {
-        self.show(format!("reading {table}"), rows, estimate);
-    }
-
-    fn comparing(&self, entity: &str, records: u64) {
-        self.show(format!("comparing {entity}"), records, None);
-    }
-
-    fn looking_again(&self, entity: &str, left: usize) {
-        self.show(format!("looking again at {entity}"), left as u64, None);
-    }
 }
 
 #[cfg(test)]

@@ -353,6 +353,13 @@ pub struct SweepGuard {
     pub max_records: u64,
 }
 
+impl SweepGuard {
+    /// Whether a sweep of so many of so many records is held back. A share says little about a handful of records.
+    pub fn holds_back(&self, gone: u64, of: u64) -> bool {
+        gone > self.max_records || (gone > 20 && gone as f64 / of.max(1) as f64 > self.max_share)
+    }
+}
+
 impl Default for SweepGuard {
     fn default() -> Self {
         Self { max_share: 0.2, max_records: 1000 }

@@ -30,7 +30,7 @@ use tidemark_contract::RowKey;
 pub const MISSING_REFERENCE: &str = "missing_reference";
 
 /// Requests are cut at this many bytes of documents, whatever the number of records.
-const BATCH_BYTES: usize = 4 << 20;
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
 
 /// How long a record waits in memory for its parent before it becomes an obligation.
 const PARK_IN_MEMORY: Duration = Duration::from_secs(3);

@@ -639,9 +639,7 @@ impl Engine {
         let Life::Snapshot(run) = &self.tables[index].life else { return };
         let guard = &self.config.state.sweep_guard;
         let (count, share) = (found.len() as u64, found.len() as f64 / total.max(1) as f64);
-        // A share says little about a handful of records.
-        let is_too_much = count > guard.max_records || (share > guard.max_share && count > 20);
-        if is_too_much && !run.force {
+        if guard.holds_back(count, total) && !run.force {
             let name = self.tables[index].name.clone();
             let reason = format!(
                 "a full pass did not find {} of {total} records again ({:.0} %), more than [state] sweep_guard lets go at \

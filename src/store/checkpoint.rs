@@ -304,6 +304,9 @@ impl CheckpointDb {
                         hint: Some(format!("it knows: {}", known.join(", "))),
                     });
                 };
+                // A pass of its own: rows that it does not see have to be older than it.
+                checkpoint.generation += 1;
+                table.generation = checkpoint.generation;
                 table.phase = TablePhase::Pending;
                 cleared.push(name.clone());
             }

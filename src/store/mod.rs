@@ -52,7 +52,7 @@ pub use types::{
 
 use checkpoint::{CheckpointDb, now_micros};
 use copy::{SideCopy, Witness};
-use lock::Lock;
+use lock::{Holder, Lock};
 use marks::mark_of;
 use memory::Memory;
 use std::collections::BTreeMap;
@@ -154,7 +154,17 @@ impl Store {
     /// was written, [`StoreError::TooNew`] if a newer version wrote it, [`StoreError::Io`] if the system refuses.
     pub fn open(dir: &Path) -> Result<Self> {
         db::create_dir(dir)?;
-        let lock = Lock::take(dir)?;
+        let lock = Lock::take(dir, Holder::Daemon)?;
+        Self::open_locked(dir, lock)
+    }
+
+    /// As [`Store::open`], for a command of moments: a daemon that starts meanwhile waits for its end.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_briefly(dir: &Path) -> Result<Self> {
+        db::create_dir(dir)?;
+        let lock = Lock::take(dir, Holder::Command)?;
         Self::open_locked(dir, lock)
     }
 
@@ -385,7 +395,7 @@ impl Store {
     /// version ceiling is raised above anything that may have been used; and since changes after the copied `dispatched`
     /// may have been sent, [`Checkpoint::dispatched_unknown`] is set.
     pub fn recover_from_copy(dir: &Path) -> Result<Checkpoint> {
-        let lock = Lock::take(dir)?;
+        let lock = Lock::take(dir, Holder::Command)?;
         let Some(SideCopy { checkpoint: Some(mut checkpoint), sequence }) = SideCopy::read(dir) else {
             return Err(StoreError::Refused {
                 message: format!("{} holds no side copy of a checkpoint that is whole", dir.display()),
@@ -403,7 +413,10 @@ impl Store {
             _ => {}
         }
         db::sync_dir(dir)?;
+        // A pass of its own, newer than any that the copy does not know of: it is at most seconds old.
+        checkpoint.generation += 16;
         for table in checkpoint.tables.values_mut() {
+            table.generation = checkpoint.generation;
             if !matches!(table.phase, TablePhase::NeedsAttention { .. }) {
                 table.phase = TablePhase::Pending;
             }

@@ -10,12 +10,27 @@ use crate::exact::{Decimal, Fields, Json};
 
 /// Names of the fields (with dots, for parts of objects) in which `found` is not what `expected` says.
 pub fn differences(expected: &Fields, found: &Fields) -> Vec<String> {
+    changes(expected, found).into_iter().map(|change| change.field).collect()
+}
+
+/// A field that is not as it should be.
+pub struct Change<'a> {
+    /// Its name, with dots for parts of objects.
+    pub field: String,
+    /// What it should be.
+    pub expected: &'a Json,
+    /// What it is.
+    pub found: &'a Json,
+}
+
+/// The fields in which `found` is not what `expected` says, with both values.
+pub fn changes<'a>(expected: &'a Fields, found: &'a Fields) -> Vec<Change<'a>> {
     let mut out = Vec::new();
     compare_objects(expected, found, "", &mut out);
     out
 }
 
-fn compare_objects(expected: &Fields, found: &Fields, prefix: &str, out: &mut Vec<String>) {
+fn compare_objects<'a>(expected: &'a Fields, found: &'a Fields, prefix: &str, out: &mut Vec<Change<'a>>) {
     for (name, wanted) in expected {
         let got = found.get(name).unwrap_or(&Json::Null);
         match (wanted, got) {
@@ -23,7 +38,7 @@ fn compare_objects(expected: &Fields, found: &Fields, prefix: &str, out: &mut Ve
                 compare_objects(wanted, got, &format!("{prefix}{name}."), out);
             }
             _ if equal(wanted, got) => {}
-            _ => out.push(format!("{prefix}{name}")),
+            _ => out.push(Change { field: format!("{prefix}{name}"), expected: wanted, found: got }),
         }
     }
 }

@@ -32,13 +32,20 @@ pub enum What {
         /// Those references: field, and the parent's entity and external id.
         optional: Vec<(Box<str>, Box<str>, Box<str>)>,
     },
-    /// The row cannot be mapped, for the reason with this code: the CRM may hold an older state, or nothing.
-    Unmappable(Box<str>),
+    /// The row cannot be mapped: the CRM may hold an older state, or nothing.
+    Unmappable {
+        /// Stable word for the reason.
+        code: Box<str>,
+        /// The field and the expression's place, in words without values.
+        about: Box<str>,
+    },
+    /// The row is outside the rule's `where`: the record should not be there.
+    Outside,
 }
 
 impl Expected {
-    /// What a rule makes of rows that were read just now, one entry for each: `None` if the row is outside the rule. The
-    /// external id is missing if it could not be computed.
+    /// What a rule makes of rows that were read just now, one entry for each: `None` if the row is outside the rule
+    /// and its external id cannot be computed. The external id is missing if it could not be computed.
     pub async fn of(
         side: &Side<'_>,
         rule: &Rule,
@@ -67,9 +74,13 @@ impl Expected {
                     .collect();
                 Some((Some(external_id), expected(What::Document { json: document.json().into(), optional })))
             }
-            Applied::Outside { .. } => None,
+            Applied::Outside { external_id } => external_id.map(|id| (Some(id), expected(What::Outside))),
             Applied::NeedsRow => return Err(bug("a whole row was not enough to apply it")),
-            Applied::Rejected(why) => Some((why.external_id, expected(What::Unmappable(why.code.into())))),
+            Applied::Rejected(why) => {
+                let field = why.field.map(|field| format!("{field}: ")).unwrap_or_default();
+                let about = format!("{field}{}", why.message).into();
+                Some((why.external_id, expected(What::Unmappable { code: why.code.into(), about })))
+            }
         })
     }
 
@@ -78,10 +89,12 @@ impl Expected {
         out.extend_from_slice(&self.rule.to_le_bytes());
         put(&mut out, self.key.as_bytes());
         match &self.what {
-            What::Unmappable(code) => {
+            What::Unmappable { code, about } => {
                 out.push(1);
                 put(&mut out, code.as_bytes());
+                put(&mut out, about.as_bytes());
             }
+            What::Outside => out.push(2),
             What::Document { json, optional } => {
                 out.push(0);
                 put(&mut out, json);
@@ -102,15 +115,17 @@ impl Expected {
         let (kind, rest) = bytes.split_first()?;
         bytes = rest;
         let text = |bytes: &[u8]| -> Option<Box<str>> { Some(std::str::from_utf8(bytes).ok()?.into()) };
-        let what = if *kind == 1 {
-            What::Unmappable(text(take(&mut bytes)?)?)
-        } else {
-            let json = take(&mut bytes)?.into();
-            let mut optional = Vec::new();
-            while !bytes.is_empty() {
-                optional.push((text(take(&mut bytes)?)?, text(take(&mut bytes)?)?, text(take(&mut bytes)?)?));
+        let what = match kind {
+            2 => What::Outside,
+            1 => What::Unmappable { code: text(take(&mut bytes)?)?, about: text(take(&mut bytes)?)? },
+            _ => {
+                let json = take(&mut bytes)?.into();
+                let mut optional = Vec::new();
+                while !bytes.is_empty() {
+                    optional.push((text(take(&mut bytes)?)?, text(take(&mut bytes)?)?, text(take(&mut bytes)?)?));
+                }
+                What::Document { json, optional }
             }
-            What::Document { json, optional }
         };
         Some(Self { rule: u16::from_le_bytes(*rule), key, what })
     }
@@ -186,14 +201,18 @@ pub struct WithoutId {
     pub rule: Box<str>,
     /// The reason's code.
     pub code: Box<str>,
+    /// The reason in words.
+    pub about: Box<str>,
 }
 
-/// Reads every table that feeds one of `entities`, holding about `memory` bytes.
+/// Reads every table that feeds one of `entities`, holding about `memory` bytes. Rows outside their rule are left out
+/// unless they are asked for.
 pub async fn read(
     side: &Side<'_>,
     entities: &[Box<str>],
     dir: &Path,
     memory: usize,
+    with_outside: bool,
     progress: &dyn Progress,
 ) -> Result<BTreeMap<Box<str>, Source>> {
     let budget = memory / entities.len().max(1);
@@ -203,15 +222,19 @@ pub async fn read(
     each_record(side, entities, progress, |rule, id, expected| {
         let Some(sorter) = sorters.get_mut(&rule.entity) else { return Ok(()) };
         match (id, &expected.what) {
+            (_, What::Outside) if !with_outside => Ok(()),
             (Some(id), _) => sorter
                 .push(Item { key: id.as_bytes().into(), body: expected.encode() })
                 .map_err(failed("write a temporary file")),
-            (None, What::Unmappable(code)) => {
-                let first = || WithoutId { rows: 0, rule: rule.name.clone(), code: code.clone() };
+            (None, What::Unmappable { code, about }) => {
+                let (code, about) = (code.clone(), about.clone());
+                let first = || WithoutId { rows: 0, rule: rule.name.clone(), code, about };
                 without_id.entry(rule.entity.clone()).or_insert_with(first).rows += 1;
                 Ok(())
             }
-            (None, What::Document { .. }) => Err(Error::new(DaemonKind::Bug, "a record without an external id")),
+            (None, What::Document { .. } | What::Outside) => {
+                Err(Error::new(DaemonKind::Bug, "a record without an external id"))
+            }
         }
     })
     .await?;
@@ -321,7 +344,8 @@ mod tests {
         let key = RowKey::of(&row.finish(), &[0]).expect("complete");
         let optional = vec![("a".into(), "account".into(), "x".into()), ("b".into(), "".into(), "ü".into())];
         let document = What::Document { json: br#"{"a":1}"#[..].into(), optional };
-        for what in [document, What::Unmappable("cast_failed".into())] {
+        let unmappable = What::Unmappable { code: "cast_failed".into(), about: "name: no number".into() };
+        for what in [document, unmappable, What::Outside] {
             let expected = Expected { rule: 300, key: key.clone(), what };
             let back = Expected::decode(&expected.encode()).expect("our own");
             assert_eq!((back.rule, &back.key), (300, &key));

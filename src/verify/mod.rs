@@ -8,10 +8,10 @@
 //!
 //! Nothing is written to either side. What is wrong can be handed to the daemon as [`Repair`]s.
 
-mod compare;
-mod expected;
+pub(crate) mod compare;
+pub(crate) mod expected;
 mod recheck;
-mod sort;
+pub(crate) mod sort;
 #[cfg(test)]
 mod tests;
 
@@ -179,7 +179,7 @@ struct Candidate {
 pub async fn verify(side: &Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Report> {
     let begun = Instant::now();
     let entities = entities(side.mapping, &options.entities)?;
-    let mut sources = expected::read(side, &entities, &options.dir, options.memory, progress).await?;
+    let mut sources = expected::read(side, &entities, &options.dir, options.memory, false, progress).await?;
     let mut reports = Vec::new();
     let mut repairs = Vec::new();
     for entity in &entities {
@@ -198,7 +198,7 @@ pub async fn verify(side: &Side<'_>, options: &Options, progress: &dyn Progress)
 }
 
 /// The entities to compare, in the mapping's order.
-fn entities(mapping: &Mapping, chosen: &[String]) -> Result<Vec<Box<str>>> {
+pub(crate) fn entities(mapping: &Mapping, chosen: &[String]) -> Result<Vec<Box<str>>> {
     let mut all: Vec<Box<str>> = Vec::new();
     for rule in &mapping.rules {
         if !all.contains(&rule.entity) {
@@ -225,7 +225,7 @@ async fn merge(
     progress: &dyn Progress,
 ) -> Result<(EntityReport, Vec<Candidate>)> {
     let mut report = EntityReport { entity: entity.into(), ..EntityReport::default() };
-    if let Some(WithoutId { rows, rule, code }) = source.without_id.take() {
+    if let Some(WithoutId { rows, rule, code, .. }) = source.without_id.take() {
         report.unmappable = rows;
         let fields = vec![code.into()];
         let sample = Sample {
@@ -303,7 +303,8 @@ fn judge(all: &[Expected], record: Option<&StoredRecord>) -> Result<Verdict> {
     let mut whole = Fields::new();
     for expected in all {
         let json = match &expected.what {
-            What::Unmappable(code) => return Ok(Verdict::Unmappable(code.clone())),
+            What::Unmappable { code, .. } => return Ok(Verdict::Unmappable(code.clone())),
+            What::Outside => continue,
             What::Document { json, .. } => json,
         };
         let fields = fields_of(json)?;
@@ -321,7 +322,7 @@ fn judge(all: &[Expected], record: Option<&StoredRecord>) -> Result<Verdict> {
     Ok(if different.is_empty() { Verdict::Equal } else { Verdict::Different(different) })
 }
 
-fn fields_of(json: &[u8]) -> Result<Fields> {
+pub(crate) fn fields_of(json: &[u8]) -> Result<Fields> {
     Json::fields(json).ok_or_else(|| Error::new(DaemonKind::Bug, "a document is no JSON object"))
 }
 
@@ -334,7 +335,7 @@ fn leaves_records_behind(mapping: &Mapping, entity: &str) -> bool {
 }
 
 /// The CRM's records of one entity, page by page, in strict order.
-struct Listing<'a> {
+pub(crate) struct Listing<'a> {
     crm: &'a dyn Crm,
     entity: &'a str,
     page: std::vec::IntoIter<StoredRecord>,
@@ -344,11 +345,16 @@ struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    fn new(crm: &'a dyn Crm, entity: &'a str) -> Self {
+    /// The listing of `entity`, from its beginning.
+    pub(crate) fn new(crm: &'a dyn Crm, entity: &'a str) -> Self {
         Self { crm, entity, page: Vec::new().into_iter(), after: None, last: None, ended: false }
     }
 
-    async fn next(&mut self) -> Result<Option<StoredRecord>> {
+    /// The next record.
+    ///
+    /// # Errors
+    /// If the CRM cannot be read, or its order is not the contract's.
+    pub(crate) async fn next(&mut self) -> Result<Option<StoredRecord>> {
         loop {
             if let Some(record) = self.page.next() {
                 if self.last.as_ref().is_some_and(|last| last.as_bytes() >= record.external_id.as_bytes()) {

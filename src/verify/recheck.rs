@@ -123,7 +123,7 @@ async fn rows_now(side: &Side<'_>, candidates: &[Candidate]) -> Result<Now> {
                     of_rule.filter_map(|((candidate, ..), row)| Some((*candidate, row.clone()?))).unzip();
                 let made = Expected::of(side, rule, bound, &fetched.schema, &rows).await?;
                 for (candidate, made) in candidates.into_iter().zip(made) {
-                    if let Some(made) = made {
+                    if let Some(made) = made.filter(|(_, made)| !matches!(made.what, What::Outside)) {
                         out.entry(candidate.external_id.clone()).or_default().push(made);
                     }
                 }
@@ -147,7 +147,8 @@ async fn find_origins(
     let mut unknown: BTreeMap<Box<str>, &mut Candidate> =
         candidates.iter_mut().filter(|c| c.origin.is_none()).map(|c| (c.external_id.clone(), c)).collect();
     each_record(side, &[entity.into()], progress, |_, id, expected| {
-        if let Some(candidate) = id.and_then(|id| unknown.get_mut(&id)) {
+        let outside = matches!(expected.what, What::Outside);
+        if let Some(candidate) = id.and_then(|id| unknown.get_mut(&id)).filter(|_| !outside) {
             candidate.origin = Some((expected.rule, expected.key));
         }
         Ok(())
@@ -164,7 +165,7 @@ async fn forgive_missing_parents(
 ) -> Result<()> {
     let optional = rows.iter().filter_map(|row| match &row.what {
         What::Document { optional, .. } => Some(optional),
-        What::Unmappable(_) => None,
+        What::Unmappable { .. } | What::Outside => None,
     });
     for (field, parent, id) in optional.flatten() {
         let is_null = record.fields.get(&**field).unwrap_or(&Json::Null).is_null();

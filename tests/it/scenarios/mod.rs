@@ -1,10 +1,12 @@
 //! The program run through what happens to programs.
 
+mod commands;
 mod crm_faults;
 mod gaps;
 mod kills;
 mod lifecycle;
 mod operators;
+mod plans;
 mod records;
 mod related;
 mod scale;
