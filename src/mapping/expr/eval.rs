@@ -61,9 +61,7 @@ impl<'a> Env<'a> {
     pub(crate) fn eval(&self, node: &'a Node) -> Outcome<'a> {
         match node {
             Node::Const(c) => Ok(c.val()),
-            Node::Column(n) => {
-                readable(self.column(*n)).and_then(Val::read).map_err(|fault| Fail { fault, place: 0 })
-            }
+            Node::Column(n) => readable(self.column(*n)).and_then(Val::read).map_err(|fault| Fail { fault, place: 0 }),
             Node::Binary(n) => Val::read(self.column(*n)).map_err(|fault| Fail { fault, place: 0 }),
             Node::Let(n) => self.named(*n),
             Node::Cast { to, arg, place } => at(*place, cast(to, self.eval(arg)?)),
