@@ -15,6 +15,7 @@ pub mod document;
 pub mod error;
 pub mod exact;
 pub mod gather;
+pub mod init;
 pub mod loader;
 pub mod logging;
 pub mod mapping;

@@ -8,6 +8,7 @@ mod dead_letters;
 mod demo;
 mod dev_crm;
 mod drop_slot;
+mod init;
 mod output;
 mod pause;
 mod plan;
@@ -56,6 +57,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     Verify(verify::VerifyArgs),
     DropSlot(drop_slot::DropSlotArgs),
+    Init(init::InitArgs),
     Test(test_pack::TestArgs),
     DevCrm(dev_crm::DevCrmArgs),
     Demo(demo::DemoArgs),
@@ -105,6 +107,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::DeadLetters(args) => dead_letters::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::DropSlot(args) => drop_slot::run(args).await,
+        Command::Init(args) => init::run(args).await,
         Command::Test(args) => test_pack::run(&args),
         Command::DevCrm(args) => dev_crm::run(args).await,
         Command::Demo(args) => demo::run(args).await,
