@@ -18,8 +18,6 @@ mod links;
 mod records;
 mod render;
 mod samples;
-#[cfg(test)]
-mod tests;
 mod words;
 
 pub use fields::word as confidence_word;

@@ -10,8 +10,6 @@
 
 mod known;
 mod merge;
-#[cfg(test)]
-mod tests;
 
 pub use known::{Accepted, Known, Spool};
 

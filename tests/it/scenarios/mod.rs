@@ -7,6 +7,7 @@ mod kills;
 mod lifecycle;
 mod operators;
 mod plans;
+mod proposals;
 mod records;
 mod related;
 mod scale;
