@@ -141,7 +141,18 @@ fn likeness(source: &Source, entity: &Entity<'_>) -> f64 {
     let all = writable().filter(|(_, f)| plain(f)).count().max(1);
     let covered = writable().filter(|(name, f)| plain(f) && found(name, f)).count();
     let lacks = writable().filter(|(name, f)| f.required && plain(f) && !found(name, f)).count();
-    0.65 * name + 0.35 * (covered as f64 / all.min(8) as f64).min(1.0) - if lacks > 0 && name < 0.9 { 0.3 } else { 0.0 }
+    // A table of people is one of an entity for people: a company has no first name.
+    let people = if is_of_people(source, entity) { 0.15 } else { 0.0 };
+    people + 0.65 * name + 0.35 * (covered as f64 / all.min(8) as f64).min(1.0)
+        - if lacks > 0 && name < 0.9 { 0.3 } else { 0.0 }
+}
+
+/// Whether both have a first and a last name.
+fn is_of_people(source: &Source, entity: &Entity<'_>) -> bool {
+    [["first", "name"], ["last", "name"]].iter().all(|part| {
+        source.schema.columns.iter().any(|c| words(&c.name) == *part)
+            && entity.schema.fields.keys().any(|f| words(f) == *part)
+    })
 }
 
 struct Make<'a> {

@@ -152,9 +152,15 @@ async fn northwind_is_recognised() {
 async fn chinook_is_recognised() {
     let desk = scene!(Desk::with("tests/data/init/chinook.sql"));
     let (report, _) = desk.propose().await;
-    has(&report, "public.genre", "category", &["name = \"coalesce(t.name, '')\""]);
+    has(&report, "public.genre", "category", &["name = \"coalesce(left(t.name, 60), '')\""]);
     has(&report, "public.employee", "employee", &["last_name = \"t.last_name\"", "title = \"t.title\""]);
-    has(&report, "public.track", "product", &["name = \"t.name\"", "unit_price = \"t.unit_price\""]);
+    has(&report, "public.track", "product", &["name = \"left(t.name, 80)\"", "unit_price = \"t.unit_price\""]);
+    let (_, invoice) = proposed(&report, "public.invoice");
+    assert!(invoice.iter().any(|f| f.starts_with("account = { ref = \"account\"")), "{invoice:?}");
+    let (_, line) = proposed(&report, "public.invoice_line");
+    for reference in ["order = { ref", "product = { ref"] {
+        assert!(line.iter().any(|f| f.starts_with(reference)), "{line:?}");
+    }
     let (_, employee) = proposed(&report, "public.employee");
     assert!(employee.iter().any(|f| f.starts_with("manager = { ref = \"employee\"")), "{employee:?}");
 }
@@ -163,7 +169,12 @@ async fn chinook_is_recognised() {
 async fn sakila_is_recognised() {
     let desk = scene!(Desk::with("tests/data/init/sakila.sql"));
     let (report, _) = desk.propose().await;
-    has(&report, "public.staff", "employee", &["last_name = \"t.last_name\"", "first_name = \"t.first_name\""]);
+    has(
+        &report,
+        "public.staff",
+        "employee",
+        &["last_name = \"left(t.last_name, 40)\"", "first_name = \"left(t.first_name, 40)\""],
+    );
     has(&report, "public.category", "category", &["name = \"t.name\""]);
     has(&report, "public.film", "product", &["name = \"left(t.title, 80)\""]);
     let (entity, customer) = proposed(&report, "public.customer");
