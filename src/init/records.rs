@@ -132,9 +132,8 @@ fn likeness(source: &Source, entity: &Entity<'_>) -> f64 {
     }
     let writable = || entity.schema.fields.iter().filter(|(_, f)| !f.read_only);
     let found = |name: &str, field: &FieldSchema| {
-        fields::propose(source, entity, name, field, &[])
-            .or_else(|| whole_name(source, name, field))
-            .is_some_and(|p| p.confidence >= LOW)
+        let both = [fields::propose(source, entity, name, field, &[]), whole_name(source, name, field)];
+        both.into_iter().flatten().any(|proposal| proposal.confidence >= LOW)
     };
     let plain =
         |f: &FieldSchema| !matches!(f.kind, FieldKind::Object(_) | FieldKind::List(_) | FieldKind::Reference(_));

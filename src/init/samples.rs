@@ -36,8 +36,11 @@ pub enum Format {
     Country,
 }
 
-/// All formats, with their words and their tests.
-pub const FORMATS: [(Format, &str, fn(&str) -> bool); 5] = [
+/// A format, its word, and whether a text has it.
+type Test = (Format, &'static str, fn(&str) -> bool);
+
+/// All formats.
+pub const FORMATS: [Test; 5] = [
     (Format::Email, "e-mail addresses", is_email),
     (Format::Url, "web addresses", |s| s.starts_with("http://") || s.starts_with("https://") || s.starts_with("www.")),
     (Format::Date, "dates", |s| s.len() == 10 && s.parse::<jiff::civil::Date>().is_ok()),
