@@ -8,10 +8,9 @@ use crate::mapping::{Overlay, Pack};
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Outlet, Parts, STOP_TIMEOUT};
 use crate::status::{Board, Heartbeat, StatusReport};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::{crm, notify, registry};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -36,21 +35,6 @@ pub fn pack(config: &Config) -> Result<Pack> {
 /// Runs a tenant until SIGTERM, SIGINT, a stop command, or something that only a person can remove.
 ///
 /// # Errors
-/// A command such as `status` may hold the state for a moment while no daemon runs; it is waited for this long.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-fn open(dir: &std::path::Path) -> std::result::Result<Store, StoreError> {
-    let begun = Instant::now();
-    loop {
-        match Store::open(dir) {
-            Err(StoreError::Locked { .. }) if begun.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            opened => return opened,
-        }
-    }
-}
-
 /// As [`pipeline::run`], and whatever keeps it from starting: a held lock (75), a secret, an address in use.
 pub async fn run(config: Config) -> Result<()> {
     tracing::info!("{}", config.summary());
@@ -59,7 +43,7 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let pack = pack(&config)?;
     let dir = config.state.dir.clone();
-    let store = tokio::task::spawn_blocking(move || open(&dir))
+    let store = tokio::task::spawn_blocking(move || Store::open(&dir))
         .await
         .map_err(|_| Error::new(DaemonKind::Bug, "opening the store panicked"))??;
     let config = Arc::new(config);
