@@ -3,6 +3,7 @@
 mod failover;
 mod gaps;
 mod northwind;
+mod packs;
 mod sakila;
 mod schema;
 mod types;
