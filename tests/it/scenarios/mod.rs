@@ -6,6 +6,7 @@ mod gaps;
 mod kills;
 mod lifecycle;
 mod operators;
+mod packs;
 mod plans;
 mod proposals;
 mod records;
