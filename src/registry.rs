@@ -1,16 +1,17 @@
 //! The one place that names the connectors.
 
 use crate::config::{Engine, Source, TlsMode};
-use crate::error::{DaemonKind, Result};
+use crate::error::Result;
 use std::sync::Arc;
 use tidemark_contract::Connector;
 use tidemark_mysql as mysql;
 use tidemark_postgres as postgres;
+use tidemark_sqlserver as sqlserver;
 
 /// The connector for a source, not yet connected. Reads the source's password.
 ///
 /// # Errors
-/// If the password cannot be read, or this build has no connector for the engine.
+/// If the password cannot be read.
 pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
     let password = source.password.as_ref().map(|secret| secret.read()).transpose()?;
     match &source.engine {
@@ -55,10 +56,26 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
             };
             Ok(Arc::new(mysql::Mysql::new(config)))
         }
-        Engine::SqlServer { .. } => Err(crate::error::Error::new(
-            DaemonKind::Configuration,
-            format!("this build has no connector for `engine = \"{}\"`", source.engine.name()),
-        )
-        .hint("the engines it has are \"postgres\" and \"mysql\" (also MariaDB)")),
+        Engine::SqlServer { poll_interval } => {
+            let tls = sqlserver::TlsConfig {
+                mode: match source.tls.mode {
+                    TlsMode::Disable => sqlserver::TlsMode::Disable,
+                    TlsMode::Require => sqlserver::TlsMode::Require,
+                    TlsMode::VerifyCa => sqlserver::TlsMode::VerifyCa,
+                    TlsMode::VerifyFull => sqlserver::TlsMode::VerifyFull,
+                },
+                strict: false,
+                ca_file: source.tls.ca_file.clone(),
+                client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
+                client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
+            };
+            let config = sqlserver::SqlServerConfig {
+                password: password.map(|secret| sqlserver::Password::new(secret.expose())),
+                tls,
+                poll_interval: *poll_interval,
+                ..sqlserver::SqlServerConfig::new(&source.host, source.port, &source.database, &source.user)
+            };
+            Ok(Arc::new(sqlserver::SqlServer::new(config)))
+        }
     }
 }
