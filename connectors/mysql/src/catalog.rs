@@ -4,9 +4,8 @@ use crate::MysqlConfig;
 use crate::charset::Charset;
 use crate::error::setting_wrong;
 use crate::position;
-use crate::sql::{ident, literal};
+use crate::sql::{Sql, ident, literal};
 use crate::types::{Kind, ZeroPolicy};
-use crate::wire::Connection;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_contract::{Column, Result, SourceError, TableId, TableRequest, TableSchema};
@@ -306,7 +305,7 @@ pub(crate) struct Settings {
     pub(crate) image: Image,
 }
 
-pub(crate) async fn settings(connection: &mut Connection) -> Result<Settings> {
+pub(crate) async fn settings(connection: &mut Sql) -> Result<Settings> {
     let sql = "SELECT @@global.lower_case_table_names, @@global.binlog_row_image";
     let rows = connection.rows("asking for the server's settings", sql).await?;
     let row = rows.into_iter().next().unwrap_or_default();
@@ -320,11 +319,7 @@ pub(crate) async fn settings(connection: &mut Connection) -> Result<Settings> {
 }
 
 /// Describes tables, by their names as asked for; those that do not exist are missing in the answer.
-pub(crate) async fn describe(
-    connection: &mut Connection,
-    tables: &[TableId],
-    fold: bool,
-) -> Result<HashMap<TableId, Table>> {
+pub(crate) async fn describe(connection: &mut Sql, tables: &[TableId], fold: bool) -> Result<HashMap<TableId, Table>> {
     if tables.is_empty() {
         return Ok(HashMap::new());
     }
@@ -342,7 +337,7 @@ pub(crate) async fn describe(
 }
 
 /// Describes all tables of one database.
-pub(crate) async fn describe_all(connection: &mut Connection, database: &str) -> Result<Vec<Table>> {
+pub(crate) async fn describe_all(connection: &mut Sql, database: &str) -> Result<Vec<Table>> {
     let condition = format!("TABLE_SCHEMA = {} AND TABLE_NAME <> ''", literal(database));
     let mut tables = describe_where(connection, &condition).await?;
     tables.retain(|t| &*t.kind == "BASE TABLE");
@@ -350,7 +345,7 @@ pub(crate) async fn describe_all(connection: &mut Connection, database: &str) ->
     Ok(tables)
 }
 
-async fn describe_where(connection: &mut Connection, condition: &str) -> Result<Vec<Table>> {
+async fn describe_where(connection: &mut Sql, condition: &str) -> Result<Vec<Table>> {
     let doing = "reading the catalogue";
     let mut tables: HashMap<(String, String), Table> = HashMap::new();
     let sql = format!(

@@ -22,6 +22,11 @@ impl ServerError {
             Some(b'#') => rest.get(6..).unwrap_or_default(),
             _ => rest,
         };
+        Self::new(code, &String::from_utf8_lossy(text))
+    }
+
+    /// An error by its number and text.
+    pub(crate) fn new(code: u16, text: &str) -> Self {
         // Errors about values quote them.
         let quotes_values = matches!(
             code,
@@ -31,7 +36,6 @@ impl ServerError {
         let message = if quotes_values {
             "the server reported an error whose text may quote values and is not shown".to_owned()
         } else {
-            let text = String::from_utf8_lossy(text);
             text.chars().filter(|c| !c.is_control()).take(300).collect()
         };
         Self { code, message }

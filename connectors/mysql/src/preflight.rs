@@ -5,8 +5,7 @@ use crate::error::server_code;
 use crate::position::Flavor;
 use crate::resume;
 use crate::session::Session;
-use crate::sql::ident;
-use crate::wire::Connection;
+use crate::sql::{Sql, ident};
 use crate::{MysqlConfig, TlsMode};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,7 +18,7 @@ const SNAPSHOT_BYTES_PER_SECOND: u64 = 5 << 20;
 struct Variables(HashMap<String, String>);
 
 impl Variables {
-    async fn read(connection: &mut Connection) -> Result<Self> {
+    async fn read(connection: &mut Sql) -> Result<Self> {
         let sql = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format', 'binlog_row_image',
             'binlog_row_metadata', 'binlog_row_value_options', 'gtid_mode', 'server_id', 'binlog_expire_logs_seconds',
             'expire_logs_days', 'log_slave_updates', 'log_replica_updates')";
@@ -49,7 +48,7 @@ impl Variables {
 }
 
 /// How long the server keeps its log; `None` if it keeps it for ever or does not say.
-pub(crate) async fn retention(connection: &mut Connection) -> Result<Option<Duration>> {
+pub(crate) async fn retention(connection: &mut Sql) -> Result<Option<Duration>> {
     Ok(Variables::read(connection).await?.retention())
 }
 
@@ -333,7 +332,7 @@ fn table_findings(config: &MysqlConfig, table: &Table, request: &TableRequest, i
 }
 
 /// Rows that the engine itself changes along a foreign key are not in the log.
-async fn cascades(connection: &mut Connection, table: &Table, request: &TableRequest) -> Result<Option<Finding>> {
+async fn cascades(connection: &mut Sql, table: &Table, request: &TableRequest) -> Result<Option<Finding>> {
     if table.unsuitable().is_some() {
         return Ok(None);
     }

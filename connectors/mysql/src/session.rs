@@ -3,7 +3,7 @@
 use crate::MysqlConfig;
 use crate::error::{bug, undecodable};
 use crate::position::{Flavor, GtidSet, Head, Server};
-use crate::wire::Connection;
+use crate::sql::Sql;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidemark_contract::Result;
@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An SQL connection and the server at its other end.
 pub(crate) struct Session {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Sql,
     pub(crate) server: Arc<Server>,
 }
 
@@ -22,7 +22,7 @@ const SETTINGS: &str = "SET character_set_client = utf8mb4, character_set_connec
 
 impl Session {
     pub(crate) async fn open(config: &MysqlConfig) -> Result<Self> {
-        let mut connection = Connection::open(config).await?;
+        let mut connection = Sql::open(config).await?;
         let doing = "setting up a session";
         connection.run(doing, SETTINGS).await?;
         connection.run(doing, "SET SESSION TRANSACTION READ ONLY").await?;
@@ -73,7 +73,7 @@ impl Session {
     }
 }
 
-async fn identify(connection: &mut Connection) -> Result<Server> {
+async fn identify(connection: &mut Sql) -> Result<Server> {
     let doing = "asking who the server is";
     let version = version(&connection.version);
     if connection.is_mariadb {

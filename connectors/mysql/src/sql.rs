@@ -1,30 +1,69 @@
-//! Statements and their results, by the text protocol.
+//! SQL sessions, by mysql_async.
+//!
+//! The library is used in one way only: statements as text, one at a time, whose rows are taken one after the other as
+//! they come ([`Sql::each`]), every value as the bytes that the server sent (R11). The way to the server is the one of the
+//! log, made before ([`relay`]). The library's own pool is not used: see `session.rs`.
+//!
+//! A session that is dropped in the middle of an answer is cut off, whatever is still unread; the library by itself would
+//! read on in the background, for as long as the server likes. The library's feature `tracing` stays off: it would log
+//! statements, which hold keys of rows (R9). For the same reason no error of the library is kept as a cause.
 
-use crate::cursor::Cursor;
-use crate::error::{ServerError, undecodable};
-use crate::wire::Connection;
-use std::ops::Range;
-use tidemark_contract::Result;
+use crate::error::{ServerError, bug, undecodable, unreachable};
+use crate::wire::{Connection, late};
+use crate::{MysqlConfig, relay};
+use futures_util::FutureExt as _;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Column, Conn, Error, IoError, Row, Value};
+use std::pin::pin;
+use std::time::Duration;
+use tidemark_contract::{Result, SourceError};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-const COM_QUERY: u8 = 3;
-
-/// One row: its bytes, and where each value is.
-pub(crate) struct TextRow<'a> {
-    bytes: &'a [u8],
-    fields: &'a [Option<Range<usize>>],
-}
+/// One row of a result.
+pub(crate) struct TextRow<'a>(&'a Row);
 
 impl<'a> TextRow<'a> {
     /// The value in column `index`; `None` for null.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<&'a [u8]> {
-        self.fields.get(index)?.as_ref().and_then(|range| self.bytes.get(range.clone()))
+        match self.0.as_ref(index)? {
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
     }
 }
 
-impl Connection {
+/// An SQL session.
+pub(crate) struct Sql {
+    /// Always there until the session ends.
+    conn: Option<Conn>,
+    relay: JoinHandle<()>,
+    /// The server's version as it says it.
+    pub(crate) version: String,
+    pub(crate) is_mariadb: bool,
+    /// Whether the bytes travel encrypted.
+    pub(crate) encrypted: bool,
+    /// How long the server may be silent while it works on a statement.
+    patience: Duration,
+}
+
+impl Sql {
+    /// Connects and logs in, within the configured time.
+    pub(crate) async fn open(config: &MysqlConfig) -> Result<Self> {
+        let opening = async {
+            let connection = Connection::open(config).await?;
+            let (version, is_mariadb) = (connection.version.clone(), connection.is_mariadb);
+            let encrypted = connection.encrypted;
+            let (conn, relay) = relay::hand_over(connection).await?;
+            let patience = config.statement_timeout;
+            Ok(Self { conn: Some(conn), relay, version, is_mariadb, encrypted, patience })
+        };
+        timeout(config.connect_timeout, opening).await.unwrap_or_else(|_| Err(late(config)))
+    }
+
     /// Runs one statement and hands each row to `row`; gives a hash of the result's description (names, types, lengths,
-    /// keys of its columns). If this fails or is dropped, the connection must not be used again,
+    /// keys of its columns). If this fails or is dropped, the session must not be used again,
     /// except after an error that the server reported.
     pub(crate) async fn each(
         &mut self,
@@ -32,38 +71,25 @@ impl Connection {
         sql: &str,
         mut row: impl FnMut(TextRow<'_>) -> Result<()>,
     ) -> Result<u32> {
-        self.command(COM_QUERY, sql.as_bytes()).await?;
-        let failed = |body: &[u8]| ServerError::parse(body).into_source_error(doing);
-        let head = self.packet().await?;
-        let columns = match head.first() {
-            None => return Err(undecodable("the server answers with nothing")),
-            Some(0x00) => return Ok(0),
-            Some(0xff) => return Err(failed(&head[1..])),
-            // The server asks for a local file: never.
-            Some(0xfb) => return Err(undecodable("the server asks for a file, which it does not get")),
-            Some(_) => usize::try_from(Cursor(&head).lenenc()?).unwrap_or(usize::MAX),
-        };
-        if columns > 4096 {
-            return Err(undecodable("the server announces more columns than a result can have"));
-        }
-        let mut described = crc32fast::Hasher::new();
-        for _ in 0..columns {
-            described.update(&self.packet().await?);
-        }
-        let described = described.finalize();
-        if !self.deprecate_eof {
-            self.packet().await?;
-        }
-        let mut fields = Vec::with_capacity(columns);
+        let patience = self.patience;
+        let late = |_| unreachable(format!("the server was silent for {patience:?}"));
+        let conn = self.conn.as_mut().ok_or_else(|| bug("a session was used after its end"))?;
+        let answer = timeout(patience, conn.query_iter(sql)).await.map_err(late)?;
+        let mut result = answer.map_err(|e| failure(e, doing))?;
+        let described = description(result.columns_ref());
         loop {
-            let packet = self.packet().await?;
-            match packet.first() {
-                Some(0xff) => return Err(failed(&packet[1..])),
-                Some(0xfe) if packet.len() < 0xff_ffff => return Ok(described),
-                _ => {}
+            let taken = {
+                let mut next = pin!(result.next());
+                // Most rows are there already: only a real wait sets a timer.
+                match next.as_mut().now_or_never() {
+                    Some(taken) => taken,
+                    None => timeout(patience, next).await.map_err(late)?,
+                }
+            };
+            match taken.map_err(|e| failure(e, doing))? {
+                Some(values) => row(TextRow(&values))?,
+                None => return Ok(described),
             }
-            parse(&packet, columns, &mut fields)?;
-            row(TextRow { bytes: &packet, fields: &fields })?;
         }
     }
 
@@ -72,7 +98,7 @@ impl Connection {
         let mut rows = Vec::new();
         self.each(doing, sql, |row| {
             let text = |at| row.get(at).map(|b: &[u8]| String::from_utf8_lossy(b).into_owned());
-            rows.push((0..row.fields.len()).map(text).collect());
+            rows.push((0..row.0.len()).map(text).collect());
             Ok(())
         })
         .await?;
@@ -83,22 +109,54 @@ impl Connection {
     pub(crate) async fn run(&mut self, doing: &str, sql: &str) -> Result<()> {
         self.each(doing, sql, |_| Ok(())).await.map(drop)
     }
+
+    /// Says goodbye.
+    pub(crate) async fn quit(mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        let goodbye = async {
+            drop(conn.disconnect().await);
+            drop((&mut self.relay).await);
+        };
+        drop(timeout(Duration::from_secs(1), goodbye).await);
+    }
 }
 
-fn parse(packet: &[u8], columns: usize, fields: &mut Vec<Option<Range<usize>>>) -> Result<()> {
-    fields.clear();
-    let mut cursor = Cursor(packet);
-    for _ in 0..columns {
-        if cursor.0.first() == Some(&0xfb) {
-            cursor.take(1)?;
-            fields.push(None);
-            continue;
+impl Drop for Sql {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            // One that has begun to take leave does not read on when it is dropped.
+            drop(conn.disconnect().now_or_never());
         }
-        let value = cursor.lenenc_bytes()?;
-        let end = packet.len() - cursor.0.len();
-        fields.push(Some(end - value.len()..end));
     }
-    if cursor.is_empty() { Ok(()) } else { Err(undecodable("a row of a result has too many values")) }
+}
+
+/// A hash of what a result says about its columns.
+fn description(columns: &[Column]) -> u32 {
+    let mut hash = crc32fast::Hasher::new();
+    for column in columns {
+        for name in
+            [column.schema_ref(), column.table_ref(), column.org_table_ref(), column.name_ref(), column.org_name_ref()]
+        {
+            hash.update(&name.len().to_le_bytes());
+            hash.update(name);
+        }
+        hash.update(&column.character_set().to_le_bytes());
+        hash.update(&column.column_length().to_le_bytes());
+        hash.update(&column.flags().bits().to_le_bytes());
+        hash.update(&[column.column_type() as u8, column.decimals()]);
+    }
+    hash.finalize()
+}
+
+/// The library's error: what the server said, what our side of the socket said, or what the library made of the bytes.
+fn failure(error: Error, doing: &str) -> SourceError {
+    match error {
+        Error::Server(error) => ServerError::new(error.code, &error.message).into_source_error(doing),
+        Error::Io(IoError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
+            unreachable(format!("{doing}: the connection broke: {error}"))
+        }
+        error => undecodable(format!("{doing}: {error}")),
+    }
 }
 
 /// `` `name` ``.
@@ -120,15 +178,90 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::server_code;
+    use crate::{TlsConfig, TlsMode};
+    use tidemark_contract::ErrorKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
-    #[test]
-    fn rows_are_taken_apart() {
-        let mut fields = Vec::new();
-        parse(b"\x01a\xfb\x00\x02bc", 4, &mut fields).unwrap();
-        assert_eq!(fields, [Some(1..2), None, Some(4..4), Some(5..7)]);
-        assert!(parse(b"\x01a", 2, &mut fields).is_err());
-        assert!(parse(b"\x01a\x01b", 1, &mut fields).is_err());
-        assert!(parse(b"\x09a", 1, &mut fields).is_err());
+    fn packet(sequence: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap() | u32::from(sequence) << 24;
+        [&length.to_le_bytes(), payload].concat()
+    }
+
+    /// A session with a server that lets anybody in and gives one of `answers` to each statement; the task ends when the
+    /// session's connection does.
+    async fn session(answers: Vec<Vec<u8>>) -> (Sql, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = MysqlConfig::new("127.0.0.1", listener.local_addr().unwrap().port(), "d", "u");
+        config.tls = TlsConfig::new(TlsMode::Disable);
+        config.statement_timeout = Duration::from_millis(300);
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // Protocol 4.1, secure connection, plugins, and OK in place of EOF.
+            let greeting = crate::relay::welcome("9.9.9", 7, 1 << 9 | 1 << 15 | 1 << 19 | 1 << 24);
+            socket.write_all(&greeting).await.unwrap();
+            let ok = packet(2, &[0, 0, 0, 2, 0, 0, 0]);
+            for answer in std::iter::once(ok).chain(answers) {
+                let length = socket.read_u32_le().await.unwrap() & 0xff_ffff;
+                socket.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                socket.write_all(&answer).await.unwrap();
+            }
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        });
+        (Sql::open(&config).await.unwrap(), server)
+    }
+
+    /// The beginning of a result of one column, and one row.
+    fn one_row(row: &[u8]) -> Vec<u8> {
+        let column = b"\x03def\0\0\0\x01a\x01a\x0c\x2d\0\x04\0\0\0\xfd\0\0\0\0\0";
+        [packet(1, &[1]), packet(2, column), packet(3, row)].concat()
+    }
+
+    #[tokio::test]
+    async fn rows_come_as_they_are_and_an_error_does_no_harm() {
+        let error = packet(1, b"\xff\x26\x04#23000Duplicate entry 'Alice'");
+        let fine = [one_row(b"\x03x\0\xff"), packet(4, b"\xfb"), packet(5, &[0xfe, 0, 0, 2, 0, 0, 0])].concat();
+        let (mut session, server) = session(vec![error, fine.clone(), fine]).await;
+        assert_eq!((session.version.as_str(), session.encrypted), ("9.9.9", false));
+        let refused = session.run("trying", "1").await.unwrap_err();
+        assert_eq!(server_code(&refused), Some(1062));
+        assert!(!format!("{refused} {refused:?}").contains("Alice"));
+        let mut rows = Vec::new();
+        let mut take = |row: TextRow<'_>| {
+            rows.push((row.get(0).map(<[u8]>::to_vec), row.get(1).is_none()));
+            Ok(())
+        };
+        let described = session.each("reading", "2", &mut take).await.unwrap();
+        assert_eq!(rows, [(Some(b"x\0\xff".to_vec()), true), (None, true)]);
+        assert_eq!(session.each("reading", "3", |_| Ok(())).await.unwrap(), described);
+        session.quit().await;
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_dropped_in_an_answer_is_cut_off() {
+        let (mut session, server) = session(vec![one_row(b"\x01x")]).await;
+        let mut seen = 0;
+        let waiting = session.each("reading", "1", |_| {
+            seen += 1;
+            Ok(())
+        });
+        assert!(timeout(Duration::from_millis(100), waiting).await.is_err());
+        assert_eq!(seen, 1);
+        drop(session);
+        timeout(Duration::from_secs(5), server).await.expect("the server sees the end").unwrap();
+    }
+
+    #[tokio::test]
+    async fn silence_and_nonsense_are_told_apart() {
+        let (mut silent, _server) = session(vec![one_row(b"\x01x")]).await;
+        assert_eq!(silent.run("reading", "1").await.unwrap_err().kind, ErrorKind::Unreachable);
+        for nonsense in [one_row(b"\x09x"), packet(7, &[0]), packet(1, b"\xfbfile")] {
+            let (mut session, _server) = session(vec![nonsense.clone()]).await;
+            let error = session.run("reading", "1").await.unwrap_err();
+            assert!(matches!(error.kind, ErrorKind::Undecodable | ErrorKind::Unreachable), "{nonsense:?}: {error}");
+        }
     }
 
     #[test]

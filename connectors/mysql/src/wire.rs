@@ -1,8 +1,10 @@
-//! One connection: socket, TLS, handshake, packets.
+//! One connection: socket, TLS, login, packets.
 //!
-//! The client protocol is spoken directly. A driver's binary log stream would hand out transactions that were compressed
-//! only after unpacking them whole, at a size that the server names; it panics on an event that is shorter than it says,
-//! and drops a transaction that does not unpack (R3, R6, R7). And rows are read here without a buffer per value.
+//! The log is read by a client of our own, because mysql_async's stream of the log (its feature `binlog`, off here) keeps
+//! fewer promises than this crate has to: an event that ends sooner than it says is a panic (R6); a compressed transaction
+//! is unpacked whole, into a buffer of the size that the server announces (R7), and one that does not unpack is an empty
+//! one, so its changes are gone without a word (R3); and rows come as values of their own, with all names of the table map
+//! parsed again for each. SQL is mysql_async's (`sql.rs`), over the connections that are made here (`relay.rs`).
 
 use crate::auth;
 use crate::cursor::Cursor;
@@ -22,6 +24,8 @@ const FULL: usize = 0xff_ffff;
 /// No packet may be larger: the server's own limit.
 const LARGEST: usize = 1 << 30;
 
+const COM_QUERY: u8 = 3;
+
 const CLIENT_LONG_PASSWORD: u32 = 1;
 const CLIENT_LONG_FLAG: u32 = 1 << 2;
 const CLIENT_CONNECT_WITH_DB: u32 = 1 << 3;
@@ -32,11 +36,11 @@ const CLIENT_SECURE_CONNECTION: u32 = 1 << 15;
 const CLIENT_PLUGIN_AUTH: u32 = 1 << 19;
 const CLIENT_CONNECT_ATTRS: u32 = 1 << 20;
 const CLIENT_PLUGIN_AUTH_LENENC: u32 = 1 << 21;
-const CLIENT_DEPRECATE_EOF: u32 = 1 << 24;
+pub(crate) const CLIENT_DEPRECATE_EOF: u32 = 1 << 24;
 /// utf8mb4_general_ci.
-const COLLATION: u8 = 45;
+pub(crate) const COLLATION: u8 = 45;
 
-trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
 
 /// A connection that is logged in.
@@ -46,8 +50,8 @@ pub(crate) struct Connection {
     /// The beginning of a packet that comes in several parts.
     partial: Option<BytesMut>,
     sequence: u8,
-    /// Whether results end in an OK packet rather than in EOF packets.
-    pub(crate) deprecate_eof: bool,
+    /// What was agreed upon with the server, as flags of the protocol.
+    pub(crate) flags: u32,
     /// The server's version as it says it.
     pub(crate) version: String,
     pub(crate) is_mariadb: bool,
@@ -69,9 +73,7 @@ struct Greeting {
 impl Connection {
     /// Connects and logs in, within the configured time.
     pub(crate) async fn open(config: &MysqlConfig) -> Result<Self> {
-        let limit = config.connect_timeout;
-        let late = || unreachable(format!("{} did not let us in within {limit:?}", config.address()));
-        timeout(limit, Self::connect(config)).await.map_err(|_| late())?
+        timeout(config.connect_timeout, Self::connect(config)).await.unwrap_or_else(|_| Err(late(config)))
     }
 
     async fn connect(config: &MysqlConfig) -> Result<Self> {
@@ -88,7 +90,7 @@ impl Connection {
             buffer: BytesMut::new(),
             partial: None,
             sequence: 0,
-            deprecate_eof: false,
+            flags: 0,
             version: String::new(),
             is_mariadb: false,
             encrypted: false,
@@ -119,7 +121,7 @@ impl Connection {
             | CLIENT_CONNECT_WITH_DB
             | CLIENT_TRANSACTIONS
             | (greeting.capabilities & (CLIENT_CONNECT_ATTRS | CLIENT_PLUGIN_AUTH_LENENC | CLIENT_DEPRECATE_EOF));
-        self.deprecate_eof = flags & CLIENT_DEPRECATE_EOF != 0;
+        self.flags = flags;
         let tls = if config.is_unix() { None } else { config.tls.client_config()? };
         if let Some(tls) = tls {
             if greeting.capabilities & CLIENT_SSL == 0 {
@@ -293,14 +295,30 @@ impl Connection {
         }
     }
 
-    /// Says goodbye.
-    pub(crate) async fn quit(mut self) {
-        let _ = timeout(std::time::Duration::from_secs(1), async {
-            self.command(1, &[]).await?;
-            self.socket.shutdown().await.map_err(|e| unreachable(e.to_string()))
-        })
-        .await;
+    /// Runs a statement that has no result, such as the settings of a connection that is to read the log.
+    pub(crate) async fn run(&mut self, doing: &str, sql: &str) -> Result<()> {
+        self.command(COM_QUERY, sql.as_bytes()).await?;
+        let packet = self.packet().await?;
+        match packet.first() {
+            Some(0x00) => Ok(()),
+            Some(0xff) => Err(ServerError::parse(&packet[1..]).into_source_error(doing)),
+            _ => Err(undecodable("the server answers a setting with something else than yes or no")),
+        }
     }
+
+    /// The socket of a connection that is between two exchanges.
+    pub(crate) fn into_socket(self) -> Result<Box<dyn Socket>> {
+        if self.buffer.is_empty() {
+            Ok(self.socket)
+        } else {
+            Err(undecodable("the server goes on after the login without being asked"))
+        }
+    }
+}
+
+/// The error of a connection that was not made in time.
+pub(crate) fn late(config: &MysqlConfig) -> SourceError {
+    unreachable(format!("{} did not let us in within {:?}", config.address(), config.connect_timeout))
 }
 
 fn greeting(packet: &[u8]) -> Result<Greeting> {
