@@ -6,8 +6,8 @@
 //! types.rs      kinds of columns, texts → values        assemble.rs  rows of events → changes
 //! preflight.rs  findings                                capture.rs   table maps → plans for reading rows
 //! snapshot.rs   pages and rows by key                   decode.rs    bytes of the log → values
-//! session.rs    SQL sessions kept open (sql.rs, by         event.rs     the log's events, parsed (metadata.rs,
-//!               mysql_async; relay.rs)                               payload.rs)
+//! session.rs    SQL sessions kept open                  event.rs     the log's events (metadata.rs, payload.rs)
+//! sql.rs        one session, by mysql_async (relay.rs)
 //! position.rs   places in the log (gtid.rs)             ddl.rs       which tables a statement touches
 //! wire.rs       one connection (auth.rs, tls.rs)        resume.rs    where a stream begins
 //! ```
