@@ -163,8 +163,12 @@ fn failure(error: Error, doing: &str) -> SourceError {
 /// other words one day, such an error counts as a broken connection.
 fn is_nonsense(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    error.kind() == ErrorKind::InvalidData
-        || error.kind() == ErrorKind::UnexpectedEof && error.to_string().starts_with("can't parse")
+    error.raw_os_error().is_none()
+        && match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::Other => true,
+            ErrorKind::UnexpectedEof => error.to_string().starts_with("can't parse"),
+            _ => false,
+        }
 }
 
 /// `` `name` ``.
