@@ -7,13 +7,17 @@
 //! A session that is dropped in the middle of an answer is cut off, whatever is still unread; the library by itself would
 //! read on in the background, for as long as the server likes. The library's feature `tracing` stays off: it would log
 //! statements, which hold keys of rows (R9). For the same reason no error of the library is kept as a cause.
+//!
+//! A panic of the library is bytes that it could not read ([`caught`]): it ends the session, and nothing else (R6).
 
+use crate::MysqlConfig;
 use crate::error::{ServerError, bug, undecodable, unreachable};
+use crate::relay::{self, Flaw, Handed};
 use crate::wire::{Connection, late};
-use crate::{MysqlConfig, relay};
 use futures_util::FutureExt as _;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Column, Conn, Error, IoError, Row, Value};
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
 use tidemark_contract::{Result, SourceError};
@@ -39,6 +43,7 @@ pub(crate) struct Sql {
     /// Always there until the session ends.
     conn: Option<Conn>,
     relay: JoinHandle<()>,
+    flaw: Flaw,
     /// The server's version as it says it.
     pub(crate) version: String,
     pub(crate) is_mariadb: bool,
@@ -55,9 +60,9 @@ impl Sql {
             let connection = Connection::open(config).await?;
             let (version, is_mariadb) = (connection.version.clone(), connection.is_mariadb);
             let encrypted = connection.encrypted;
-            let (conn, relay) = relay::hand_over(connection).await?;
+            let Handed { conn, task, flaw } = caught(relay::hand_over(connection)).await??;
             let patience = config.statement_timeout;
-            Ok(Self { conn: Some(conn), relay, version, is_mariadb, encrypted, patience })
+            Ok(Self { conn: Some(conn), relay: task, flaw, version, is_mariadb, encrypted, patience })
         };
         timeout(config.connect_timeout, opening).await.unwrap_or_else(|_| Err(late(config)))
     }
@@ -74,19 +79,20 @@ impl Sql {
         let patience = self.patience;
         let late = |_| unreachable(format!("the server was silent for {patience:?}"));
         let conn = self.conn.as_mut().ok_or_else(|| bug("a session was used after its end"))?;
-        let answer = timeout(patience, conn.query_iter(sql)).await.map_err(late)?;
-        let mut result = answer.map_err(|e| failure(e, doing))?;
+        let flaw = &self.flaw;
+        let answer = timeout(patience, caught(conn.query_iter(sql))).await.map_err(late)?;
+        let mut result = answer?.map_err(|e| failure(e, flaw, doing))?;
         let described = description(result.columns_ref());
         loop {
             let taken = {
-                let mut next = pin!(result.next());
+                let mut next = pin!(caught(result.next()));
                 // Most rows are there already: only a real wait sets a timer.
                 match next.as_mut().now_or_never() {
                     Some(taken) => taken,
                     None => timeout(patience, next).await.map_err(late)?,
                 }
             };
-            match taken.map_err(|e| failure(e, doing))? {
+            match taken?.map_err(|e| failure(e, flaw, doing))? {
                 Some(values) => row(TextRow(&values))?,
                 None => return Ok(described),
             }
@@ -114,7 +120,7 @@ impl Sql {
     pub(crate) async fn quit(mut self) {
         let Some(conn) = self.conn.take() else { return };
         let goodbye = async {
-            drop(conn.disconnect().await);
+            drop(caught(conn.disconnect()).await);
             drop((&mut self.relay).await);
         };
         drop(timeout(Duration::from_secs(1), goodbye).await);
@@ -125,7 +131,7 @@ impl Drop for Sql {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
             // One that has begun to take leave does not read on when it is dropped.
-            drop(conn.disconnect().now_or_never());
+            drop(caught(conn.disconnect()).now_or_never());
         }
     }
 }
@@ -148,8 +154,18 @@ fn description(columns: &[Column]) -> u32 {
     hash.finalize()
 }
 
+/// What a call into the library gives. If it panics, the server has sent what the library cannot read; the panic's own
+/// words may quote values.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.map_err(|_| undecodable("the server sent something that mysql_async could not read: it panicked"))
+}
+
 /// The library's error: what the server said, what our side of the socket said, or what the library made of the bytes.
-fn failure(error: Error, doing: &str) -> SourceError {
+fn failure(error: Error, flaw: &Flaw, doing: &str) -> SourceError {
+    if let Some(flaw) = flaw.get() {
+        return undecodable(format!("{doing}: {flaw}"));
+    }
     match error {
         Error::Server(error) => ServerError::new(error.code, &error.message).into_source_error(doing),
         Error::Io(IoError::Io(error)) if !is_nonsense(&error) => {
@@ -204,6 +220,15 @@ mod tests {
     /// A session with a server that lets anybody in and gives one of `answers` to each statement; the task ends when the
     /// session's connection does.
     async fn session(answers: Vec<Vec<u8>>) -> (Sql, JoinHandle<()>) {
+        served(answers, true).await
+    }
+
+    /// The same, but the server hangs up behind its last answer.
+    async fn session_that_ends(answers: Vec<Vec<u8>>) -> (Sql, JoinHandle<()>) {
+        served(answers, false).await
+    }
+
+    async fn served(answers: Vec<Vec<u8>>, stays: bool) -> (Sql, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = MysqlConfig::new("127.0.0.1", listener.local_addr().unwrap().port(), "d", "u");
         config.tls = TlsConfig::new(TlsMode::Disable);
@@ -219,7 +244,9 @@ mod tests {
                 socket.read_exact(&mut vec![0; length as usize]).await.unwrap();
                 socket.write_all(&answer).await.unwrap();
             }
-            let _ = socket.read_to_end(&mut Vec::new()).await;
+            if stays {
+                let _ = socket.read_to_end(&mut Vec::new()).await;
+            }
         });
         (Sql::open(&config).await.unwrap(), server)
     }
@@ -269,11 +296,67 @@ mod tests {
     async fn silence_and_nonsense_are_told_apart() {
         let (mut silent, _server) = session(vec![one_row(b"\x01x")]).await;
         assert_eq!(silent.run("reading", "1").await.unwrap_err().kind, ErrorKind::Unreachable);
-        for nonsense in [one_row(b"\x09x"), packet(7, &[0]), packet(1, b"\xfbfile")] {
+        let many = b"\xfe\0\0\0\0\0\x01\0\0";
+        for nonsense in [
+            one_row(b"\x09x"),
+            packet(7, &[0]),
+            packet(1, b"\xfbfile"),
+            packet(1, b""),
+            packet(1, many),
+            one_row(b""),
+            [one_row(b"\x01x"), packet(4, &[0xfe, 0, 0, 8, 0, 0, 0]), packet(5, many)].concat(),
+        ] {
             let (mut session, _server) = session(vec![nonsense.clone()]).await;
             let error = session.run("reading", "1").await.unwrap_err();
             assert_eq!(error.kind, ErrorKind::Undecodable, "{nonsense:?}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_nonsense_too() {
+        let work = async {
+            let empty: &[u8] = std::hint::black_box(&[]);
+            empty[0]
+        };
+        assert_eq!(caught(work).await.unwrap_err().kind, ErrorKind::Undecodable);
+    }
+
+    /// Whatever a server answers, a statement comes to an end.
+    #[tokio::test]
+    async fn damaged_answers_do_no_harm() {
+        let column =
+            |name: &[u8]| [b"\x03def\x01d\x01t\x01t", name, b"\x01a\x0c\x2d\0\x04\0\0\0\xfd\0\0\0\0\0"].concat();
+        let end = packet(6, &[0xfe, 0, 0, 2, 0, 0, 0]);
+        let rows = [packet(4, b"\x03abc\xfb"), packet(5, b"\x01x\xfc\x02\0yz")].concat();
+        let good = [packet(1, &[2]), packet(2, &column(b"\x01a")), packet(3, &column(b"\x01b")), rows, end].concat();
+        let mut random = 88_172_645_463_325_252_u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random >> 33).unwrap() % below
+        };
+        let (mut fine, mut failed) = (0, 0);
+        for _ in 0..1_000 {
+            let mut answer = good.clone();
+            for _ in 0..=next(3) {
+                let at = next(answer.len());
+                match next(4) {
+                    0 => answer[at] ^= 1 << next(8),
+                    1 => answer[at] = [0, 0xfb, 0xfc, 0xfd, 0xfe, 0xff][next(6)],
+                    2 => answer.splice(at..at, [0xfe; 3]).for_each(drop),
+                    _ => answer.drain(at..answer.len().min(at + 1 + next(4))).for_each(drop),
+                }
+            }
+            let (mut session, server) = session_that_ends(vec![answer]).await;
+            match session.run("reading", "1").await {
+                Ok(()) => fine += 1,
+                Err(_) => failed += 1,
+            }
+            drop(session);
+            server.await.unwrap();
+        }
+        assert!(fine > 50 && failed > 50, "{fine} {failed}");
     }
 
     #[test]

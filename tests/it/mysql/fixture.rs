@@ -408,7 +408,7 @@ impl Fixture for MysqlFixture {
     }
 
     fn hostile_seeds(&self) -> u64 {
-        2 * mangle::KINDS
+        if crate::support::soak() { 20 * mangle::KINDS } else { 2 * mangle::KINDS }
     }
 
     async fn create_corpora(&self) -> FixtureResult<Vec<Corpus>> {
