@@ -9,4 +9,5 @@ mod harness;
 mod mysql;
 mod postgres;
 mod scenarios;
+mod sqlserver;
 mod support;

@@ -291,6 +291,18 @@ pub trait Fixture: Send + Sync {
         24
     }
 
+    /// Whether the server is known to leave a large column out of an update that did not touch it, so that R4 must see it
+    /// happen. `false` where that is the server's secret.
+    fn leaves_out_large(&self) -> bool {
+        true
+    }
+
+    /// Whether changes that were written before a change of shape can be read after a later one (R12). Where the log keeps
+    /// few shapes of a table, and not for good, they are read as they come and no other way.
+    fn earlier_shapes_remain(&self) -> bool {
+        true
+    }
+
     /// Creates the tables of the type corpus, empty.
     async fn create_corpora(&self) -> FixtureResult<Vec<Corpus>>;
 

@@ -17,6 +17,8 @@ use tidemark_contract::Result;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 const HEADER: usize = 8;
 const PRELOGIN: u8 = 0x12;
@@ -64,7 +66,7 @@ impl Connection {
         driver.lossy_utf16_decoding(true);
         driver.handshake_timeout(Some(config.connect_timeout));
         driver.command_timeout(Some(config.statement_timeout));
-        let client = Client::connect(driver, inner.compat_write()).await;
+        let client = Client::connect(driver, inner.compat_write()).with_subscriber(NoSubscriber::new()).await;
         let client = client.map_err(|e| of(&format!("logging in to {address} as {}", config.user), e))?;
         Ok(Self { client })
     }
@@ -72,8 +74,10 @@ impl Connection {
     /// Runs a batch and gives all its results. A call that is dropped leaves the connection unusable: it must be thrown
     /// away.
     pub(crate) async fn results(&mut self, doing: &str, sql: &str) -> Result<Vec<Vec<Row>>> {
-        let stream = self.client.simple_query(sql).await.map_err(|e| of(doing, e))?;
-        stream.into_results().await.map_err(|e| of(doing, e))
+        let client = &mut self.client;
+        let work = async { client.simple_query(sql).await?.into_results().await };
+        // The driver logs rows as it decodes them (R9): nobody listens.
+        work.with_subscriber(NoSubscriber::new()).await.map_err(|e| of(doing, e))
     }
 
     /// Runs a batch with one result.

@@ -162,8 +162,17 @@ fn parse_time(clock: &str) -> Option<i64> {
 
 fn parse_date(date: &str, dmy: bool) -> Option<i64> {
     let number = |s: &str| -> Option<i64> { s.parse().ok() };
+    // "Configure the two-digit year cutoff server configuration option": 2049. Four digits are taken as they are.
+    let year = |s: &str| -> Option<i64> {
+        let n = number(s)?;
+        Some(match s.len() {
+            0..=2 if n < 50 => n + 2000,
+            0..=2 => n + 1900,
+            _ => n,
+        })
+    };
     let (year, month, day) = if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) {
-        (number(&date[..4])?, number(&date[4..6])?, number(&date[6..])?)
+        (year(&date[..4])?, number(&date[4..6])?, number(&date[6..])?)
     } else if date.bytes().any(|b| b.is_ascii_alphabetic()) {
         let words: Vec<&str> = date.split([' ', ',', '-']).filter(|w| !w.is_empty()).collect();
         let [a, b, c] = words[..] else { return None };
@@ -172,28 +181,20 @@ fn parse_date(date: &str, dmy: bool) -> Option<i64> {
             MONTHS.iter().position(|m| w.len() >= 3 && m.to_ascii_lowercase().starts_with(&w))
         };
         match (name(a), name(b)) {
-            (Some(m), _) => (number(c)?, m as i64 + 1, number(b)?),
-            (_, Some(m)) => (number(c)?, m as i64 + 1, number(a)?),
+            (Some(m), _) => (year(c)?, m as i64 + 1, number(b)?),
+            (_, Some(m)) => (year(c)?, m as i64 + 1, number(a)?),
             _ => return None,
         }
     } else {
         let parts: Vec<&str> = date.split(['-', '/', '.']).collect();
         let [a, b, c] = parts[..] else { return None };
         if a.len() == 4 {
-            (number(a)?, number(b)?, number(c)?)
+            (year(a)?, number(b)?, number(c)?)
         } else if dmy {
-            (number(c)?, number(b)?, number(a)?)
+            (year(c)?, number(b)?, number(a)?)
         } else {
-            (number(c)?, number(a)?, number(b)?)
+            (year(c)?, number(a)?, number(b)?)
         }
-    };
-    // "Configure the two-digit year cutoff server configuration option": 2049.
-    let year = if year < 50 {
-        year + 2000
-    } else if year < 100 {
-        year + 1900
-    } else {
-        year
     };
     if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=month_length(year, month)).contains(&day) {
         return None;
