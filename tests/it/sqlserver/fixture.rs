@@ -467,7 +467,7 @@ impl Fixture for SqlServerFixture {
     }
 
     fn hostile_seeds(&self) -> u64 {
-        2 * mangle::KINDS
+        mangle::KINDS
     }
 
     fn leaves_out_large(&self) -> bool {
