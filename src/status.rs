@@ -362,6 +362,17 @@ pub struct ErrorStatus {
 }
 
 impl StatusReport {
+    /// Whether the daemon lives and has nothing left to do: no change pending, none known in the log for longer than a
+    /// second, no record on its way or to be read again.
+    pub fn has_caught_up(&self) -> bool {
+        let delivery = &self.delivery;
+        self.state == State::Live
+            && self.lag.pending_changes == 0
+            && self.lag.seconds.is_none_or(|seconds| seconds <= 1.0)
+            && delivery.records_in_flight == 0
+            && delivery.rereads == 0
+    }
+
     /// A first report of a daemon that is starting.
     pub fn starting(tenant: &str, engine: &str) -> Self {
         Self {

@@ -83,6 +83,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<()> {
         crm: &*sides.crm,
         mapping: &sides.mapping,
         chunk_rows: config.snapshot.chunk_rows,
+        daemon: None,
     };
     let bars = Bars::new();
     let result = plan(&side, known, &remembered, &options, &bars).await;

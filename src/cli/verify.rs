@@ -5,13 +5,14 @@ use super::progress::Bars;
 use super::sides::Sides;
 use super::tenant::{Access, TenantArgs, access, client, has_state, step_of, temp_dir};
 use super::terminal::{Look, Table, Tone, count, left, right, span, things};
+use crate::admin::Client;
 use crate::command::{Repair, RepairReceipt};
 use crate::config::Config;
 use crate::error::{DaemonKind, Error, Result};
 use crate::logging::escape_control;
 use crate::status::Moment;
 use crate::store::{Obligation, Reason, ResetScope, Store};
-use crate::verify::{EntityReport, Kind, Options, Report, Sample, Side, verify};
+use crate::verify::{Daemon, EntityReport, Kind, Options, Report, Sample, Side, verify};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -53,7 +54,8 @@ pub(super) async fn run(args: VerifyArgs) -> Result<()> {
     let config = args.tenant.load()?;
     crate::logging::init("warn", crate::logging::LogFormat::Text, None)?;
     let sides = Sides::open(&config).await?;
-    let running = client(&config).status().await.is_ok();
+    let daemon = client(&config);
+    let running = daemon.status().await.is_ok();
     let dir = temp_dir(&config, args.temp_dir.as_deref());
     let options = Options {
         entities: args.entity.clone(),
@@ -69,6 +71,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<()> {
         crm: &*sides.crm,
         mapping: &sides.mapping,
         chunk_rows: config.snapshot.chunk_rows,
+        daemon: running.then_some(&daemon as &dyn Daemon),
     };
     let bars = Bars::new();
     let result = verify(&side, &options, &bars).await;
@@ -93,6 +96,13 @@ pub(super) async fn run(args: VerifyArgs) -> Result<()> {
             different.hint(format!("tidemark verify {} --repair sends what differs again", args.tenant.as_given()))
         }
     })
+}
+
+#[async_trait::async_trait]
+impl Daemon for Client {
+    async fn has_caught_up(&self) -> bool {
+        self.status().await.is_ok_and(|status| status.has_caught_up())
+    }
 }
 
 async fn repair(config: &Config, sides: &Sides, report: &Report) -> Result<()> {

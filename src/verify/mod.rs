@@ -41,6 +41,15 @@ pub struct Side<'a> {
     pub mapping: &'a Mapping,
     /// Rows of one page of a table.
     pub chunk_rows: usize,
+    /// The daemon between them, if it runs.
+    pub daemon: Option<&'a dyn Daemon>,
+}
+
+/// The daemon, as far as comparing has to know of it.
+#[async_trait::async_trait]
+pub trait Daemon: Sync {
+    /// Whether it says that it has nothing left to do: what differs then differs for good.
+    async fn has_caught_up(&self) -> bool;
 }
 
 /// How to compare.
@@ -52,7 +61,8 @@ pub struct Options {
     pub samples: usize,
     /// Whether samples show field values.
     pub show_values: bool,
-    /// How often to look again at what differs, and how long to wait before each.
+    /// How often at most to look again at what differs, and how long to wait before each. What stays as it is while the
+    /// daemon says that it has caught up is not looked at any more.
     pub looks: u32,
     /// See `looks`.
     pub wait: Duration,

@@ -9,7 +9,8 @@ use crate::command::Repair;
 use crate::crm::StoredRecord;
 use crate::error::Result;
 use crate::exact::{Fields, Json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use tidemark_contract::{Row, RowKey};
 
 /// Keys read from the source at once.
@@ -26,7 +27,28 @@ struct Look {
     verdict: Verdict,
 }
 
-/// Looks at `candidates` until they are equal or the looks are used up; what is left goes into the report.
+impl Look {
+    /// A hash of both sides, to see whether either has moved.
+    fn state(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        for row in &self.rows {
+            (row.rule, &row.key).hash(&mut hash);
+            match &row.what {
+                What::Document { json, .. } => json.hash(&mut hash),
+                What::Unmappable { code, about } => (code, about).hash(&mut hash),
+                What::Outside => {}
+            }
+        }
+        if let Some(record) = &self.record {
+            format!("{:?}", record.fields).hash(&mut hash);
+        }
+        hash.finish()
+    }
+}
+
+/// Looks at `candidates` until they are equal, the looks are used up, or nobody works on what differs any more: both sides
+/// are as they were at the look before, and between the two the daemon had nothing left to do. What is left goes into the
+/// report.
 pub async fn settle(
     side: &Side<'_>,
     entity: &str,
@@ -36,10 +58,10 @@ pub async fn settle(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let mut looks = Vec::new();
+    let mut looks: Vec<Look> = Vec::new();
     for round in 0..options.looks.max(1) {
         if candidates.is_empty() {
-            return Ok(());
+            break;
         }
         progress.looking_again(entity, candidates.len());
         if round > 0 || options.looks > 1 {
@@ -49,12 +71,22 @@ pub async fn settle(
         if round == 1 && candidates.iter().any(|c| c.origin.is_none()) {
             find_origins(side, entity, &mut candidates, progress).await?;
         }
+        let is_idle = match side.daemon {
+            Some(daemon) => daemon.has_caught_up().await,
+            None => false,
+        };
         let before = candidates.len();
+        let seen: HashMap<Box<str>, u64> =
+            looks.iter().map(|look| (look.candidate.external_id.clone(), look.state())).collect();
         looks = look(side, entity, candidates).await?;
         looks.retain(|look| !matches!(look.verdict, Verdict::Equal));
         let settled = (before - looks.len()) as u64;
         report.settled += settled;
         report.equal += settled;
+        let lasts = |look: &mut Look| is_idle && seen.get(&look.candidate.external_id) == Some(&look.state());
+        for look in looks.extract_if(.., lasts) {
+            conclude(side, entity, look, report, repairs, options)?;
+        }
         candidates = looks
             .iter()
             .map(|l| Candidate { external_id: l.candidate.external_id.clone(), origin: l.candidate.origin.clone() })

@@ -206,7 +206,7 @@ fn mapping(shop: &Shop, pack: &str) -> Mapping {
 
 async fn compare(shop: &Shop, crm: &Records, looks: u32, hook: impl Fn(usize) + Sync) -> Result<EntityReport> {
     let mapping = mapping(shop, PACK);
-    let side = Side { connector: shop, crm, mapping: &mapping, chunk_rows: 2 };
+    let side = Side { connector: shop, crm, mapping: &mapping, chunk_rows: 2, daemon: None };
     let options = Options {
         entities: Vec::new(),
         samples: 5,
@@ -320,7 +320,7 @@ async fn records_that_the_mapping_keeps_are_not_extra() {
     let shop = Shop::new(&[]);
     let crm = Records::new(&[("c-1", account("gone", "gold"))]);
     let mapping = mapping(&shop, &PACK.replace("[record.account]\n", "[record.account]\non_delete = \"ignore\"\n"));
-    let side = Side { connector: &shop, crm: &crm, mapping: &mapping, chunk_rows: 10 };
+    let side = Side { connector: &shop, crm: &crm, mapping: &mapping, chunk_rows: 10, daemon: None };
     let options = Options {
         entities: vec!["account".into()],
         samples: 5,
