@@ -458,11 +458,11 @@ impl Engine {
         let Some(head) = self.tickets.head().cloned() else { return false };
         let connector = self.connector.clone();
         let Some(run) = self.tables[index].run() else { return false };
-        let Some(front) = run.held.front() else { return false };
+        let Some(front) = run.front() else { return false };
         if !matches!(connector.covers(&head, &front.barrier), Ok(true)) {
             return false;
         }
-        let Some(page) = run.held.pop_front() else { return false };
+        let Some(page) = run.take_front() else { return false };
         let Some(bound) = self.bound_to(index, &page.schema) else { return false };
         let Some(run) = self.tables[index].run() else { return false };
         let (number, force) = (run.next_chunk, run.force);

@@ -55,8 +55,10 @@ const LAG: Duration = Duration::from_secs(5);
 /// What a task reports to the engine.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A page of a table, of the pass with this number.
-    Chunk { table: usize, pass: u32, result: tidemark_contract::Result<Page> },
+    /// A page of a table was read, of the pass with this number; the next one begins there. It is being mapped.
+    Read { table: usize, pass: u32, result: tidemark_contract::Result<Option<ScanCursor>> },
+    /// The page with this number is mapped.
+    Mapped { table: usize, pass: u32, number: u32, page: Page },
     /// The CRM's answer.
     Answer { request: Request, result: crm::Result<Vec<Outcome>>, took: Duration },
     /// A durable step ended.
@@ -363,7 +365,8 @@ impl Engine {
     fn take_event(&mut self, event: Event) {
         let now = Instant::now();
         match event {
-            Event::Chunk { table, pass, result } => self.chunk_read(table, pass, result),
+            Event::Read { table, pass, result } => self.chunk_read(table, pass, result),
+            Event::Mapped { table, pass, number, page } => self.chunk_mapped(table, pass, number, page, now),
             Event::Answer { request, result, took } => self.answered(request, result, took),
             Event::Stepped(step, flush_first, result) => self.stepped(*step, flush_first, result),
             Event::Flushed(result) => self.flushed(result, now),
@@ -391,7 +394,7 @@ impl Engine {
     fn waits_for_position(&self) -> bool {
         self.folding.is_some()
             || self.reread.is_holding()
-            || self.tables.iter().any(|t| matches!(&t.life, Life::Snapshot(run) if !run.held.is_empty()))
+            || self.tables.iter().any(|t| matches!(&t.life, Life::Snapshot(run) if run.front().is_some()))
     }
 
     fn ask_position(&mut self, now: Instant) {
@@ -483,13 +486,13 @@ impl Engine {
                 continue;
             }
             run.is_reading = true;
-            let after = run.read_from.clone();
-            self.read_chunk(index, after, Duration::ZERO);
+            let (number, after) = (run.next_read(), run.read_from.clone());
+            self.read_chunk(index, number, after, Duration::ZERO);
         }
     }
 
-    /// Reads a page of the running pass in a task of its own, which also maps it.
-    fn read_chunk(&self, index: usize, after: Option<ScanCursor>, pause: Duration) {
+    /// Reads a page of the running pass in a task of its own, which also maps it; meanwhile the next one is read.
+    fn read_chunk(&self, index: usize, number: u32, after: Option<ScanCursor>, pause: Duration) {
         let limit = self.config.snapshot.chunk_rows.max(1);
         let table = &self.tables[index];
         let (request, pass) = (table.request.clone(), table.pass);
@@ -499,31 +502,43 @@ impl Engine {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            let result = match connector.snapshot_chunk(&request, after.as_ref(), limit).await {
-                Ok(chunk) => Ok(Page::of(chunk, &schema, &bound).await),
-                Err(error) => Err(error),
-            };
-            let _ = events.send(Event::Chunk { table: index, pass, result });
+            match connector.snapshot_chunk(&request, after.as_ref(), limit).await {
+                Ok(chunk) => {
+                    let _ = events.send(Event::Read { table: index, pass, result: Ok(chunk.next.clone()) });
+                    let page = Page::of(chunk, &schema, &bound).await;
+                    let _ = events.send(Event::Mapped { table: index, pass, number, page });
+                }
+                Err(error) => {
+                    let _ = events.send(Event::Read { table: index, pass, result: Err(error) });
+                }
+            }
         });
     }
 
-    fn chunk_read(&mut self, index: usize, pass: u32, result: tidemark_contract::Result<Page>) {
+    fn chunk_read(&mut self, index: usize, pass: u32, result: tidemark_contract::Result<Option<ScanCursor>>) {
         if self.tables[index].pass != pass {
             return;
         }
-        let chunk = match result {
-            Ok(chunk) => {
+        let next = match result {
+            Ok(next) => {
                 self.recovered("source_read");
-                chunk
+                next
             }
             Err(error) => return self.chunk_failed(index, pass, error),
         };
-        let now = Instant::now();
         let Some(run) = self.tables[index].run() else { return };
         run.is_reading = false;
-        run.is_read = chunk.next.is_none();
-        run.read_from = chunk.next.clone();
-        run.held.push_back(chunk);
+        run.is_read = next.is_none();
+        run.read_from = next;
+        run.held.push_back(None);
+    }
+
+    fn chunk_mapped(&mut self, index: usize, pass: u32, number: u32, page: Page, now: Instant) {
+        if self.tables[index].pass != pass {
+            return;
+        }
+        let Some(run) = self.tables[index].run() else { return };
+        run.hold(number, page);
         self.release_chunks(now);
     }
 
@@ -552,9 +567,9 @@ impl Engine {
     fn chunk_again(&mut self, index: usize, pass: u32) {
         let Some(run) = self.tables[index].run() else { return };
         // `is_reading` stays set: nobody else reads meanwhile.
-        let after = run.read_from.clone();
+        let (number, after) = (run.next_read(), run.read_from.clone());
         if self.tables[index].pass == pass {
-            self.read_chunk(index, after, Duration::from_secs(1));
+            self.read_chunk(index, number, after, Duration::from_secs(1));
         }
     }
 

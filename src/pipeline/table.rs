@@ -37,8 +37,10 @@ pub struct SnapshotRun {
     pub is_reading: bool,
     /// The last page has been read.
     pub is_read: bool,
-    /// Pages that wait for the tail to reach their barrier.
-    pub held: VecDeque<Page>,
+    /// Pages that wait for the tail to reach their barrier; `None` for one that is still being mapped.
+    pub held: VecDeque<Option<Page>>,
+    /// Number of the first page held, counted from this process's first read of the pass.
+    pub held_from: u32,
     /// Pages whose records are on their way, oldest first.
     pub open: VecDeque<OpenChunk>,
     /// Number of the next page to be opened.
@@ -94,6 +96,7 @@ impl SnapshotRun {
             is_reading: false,
             is_read: false,
             held: VecDeque::new(),
+            held_from: 0,
             open: VecDeque::new(),
             next_chunk: 0,
             rows_done,
@@ -104,6 +107,31 @@ impl SnapshotRun {
             force,
             sweep: Sweep::NotYet,
         }
+    }
+
+    /// The number of the page that is read next, in the counting of `held_from`.
+    pub fn next_read(&self) -> u32 {
+        self.held_from + self.held.len() as u32
+    }
+
+    /// A page that was read is mapped: it takes the place that was kept for it. Pages are mapped side by side, and released
+    /// in the order of their keys.
+    pub fn hold(&mut self, number: u32, page: Page) {
+        if let Some(place) = number.checked_sub(self.held_from).and_then(|n| self.held.get_mut(n as usize)) {
+            *place = Some(page);
+        }
+    }
+
+    /// The next page in order, if it is mapped.
+    pub fn front(&self) -> Option<&Page> {
+        self.held.front()?.as_ref()
+    }
+
+    /// Takes the page that [`SnapshotRun::front`] showed.
+    pub fn take_front(&mut self) -> Option<Page> {
+        self.front()?;
+        self.held_from += 1;
+        self.held.pop_front()?
     }
 
     /// One record of a page is settled. Returns whether the pass over the rows has ended with it.
