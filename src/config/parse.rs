@@ -315,6 +315,7 @@ fn crm(root: &Table<'_>) -> CrmConfig {
         gzip: false,
         max_response: 32 << 20,
         ca_file: None,
+        schema_check: SECS(300),
         allow_plain_http: false,
     };
     let Some(t) = section(root, "crm", "it says where the CRM is: base_url and auth") else { return crm };
@@ -339,6 +340,7 @@ fn crm(root: &Table<'_>) -> CrmConfig {
     crm.gzip = t.boolean("gzip", crm.gzip);
     crm.max_response = t.size("max_response", crm.max_response, 64 << 10..=1 << 30);
     crm.ca_file = t.path("ca_file");
+    crm.schema_check = t.duration("schema_check", crm.schema_check, SECS(0)..=SECS(86_400));
     crm.allow_plain_http = t.boolean("allow_plain_http", crm.allow_plain_http);
     t.finish();
     crm

@@ -160,6 +160,8 @@ pub struct CrmConfig {
     pub max_response: u64,
     /// CAs to trust in place of the machine's.
     pub ca_file: Option<PathBuf>,
+    /// How often the CRM's model is compared with the one that was mapped; zero for never.
+    pub schema_check: Duration,
     /// Whether credentials may go to another machine unencrypted.
     pub allow_plain_http: bool,
 }

@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// Whether the mapping fits the table as it is now.
-    fn is_bound(&self, index: usize) -> bool {
+    pub(super) fn is_bound(&self, index: usize) -> bool {
         let table = &self.tables[index];
         table.bound.iter().all(|(rule, _)| rule.bind(&table.schema).is_ok())
     }

@@ -2,6 +2,7 @@
 //! as [`Event`]s; nothing here blocks.
 
 use super::assembly::Assembly;
+use super::drift::{Drift, Watch};
 use super::ledger::LedgerView;
 use super::page::Page;
 use super::related::{FanOut, Trigger};
@@ -75,6 +76,8 @@ pub(super) enum Event {
     Swept { table: usize, pass: u32, result: Result<(Vec<(usize, Record)>, u64), StoreError> },
     /// The source's lag.
     Lag(tidemark_contract::Result<Lag>),
+    /// How the CRM's model differs from the one that was mapped.
+    ModelRead(Option<crm::Result<Drift>>),
 }
 
 /// Numbers for metrics, kept here and handed over once per report.
@@ -165,6 +168,8 @@ pub(super) struct Engine {
     pub pausing: Vec<Reply<()>>,
     /// Where the requests of the day are noted, if there is a quota.
     pub daily_use: Option<DailyUse>,
+    /// The CRM's model.
+    pub watch: Watch,
 }
 
 impl Engine {
@@ -177,6 +182,7 @@ impl Engine {
         steps: Steps,
         folding: Option<Position>,
         tail: Tail,
+        watch: Watch,
     ) -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
         let requests = tables.iter().map(|table| table.request.clone()).collect();
@@ -241,6 +247,7 @@ impl Engine {
             reporter: super::report::Reporter::default(),
             pausing: Vec::new(),
             daily_use: (parts.config.delivery.daily_quota > 0).then(|| DailyUse::of(parts.store.dir())),
+            watch,
         }
     }
 
@@ -346,6 +353,7 @@ impl Engine {
         self.ask_position(now);
         self.reopen(now);
         self.ask_lag(now);
+        self.look_at_model(now);
         if self.reported_at.is_none_or(|at| now >= at + REPORT) {
             self.report(now, false);
         }
@@ -374,6 +382,7 @@ impl Engine {
             Event::Gathered(result) => self.gathered(result, now),
             Event::FannedOut(result) => self.fanned_out(result, now),
             Event::Swept { table, pass, result } => self.swept(table, pass, result, now),
+            Event::ModelRead(result) => self.model_read(result, now),
             Event::Lag(result) => match result {
                 Ok(lag) => {
                     self.recovered("lag");
@@ -816,6 +825,7 @@ impl Engine {
                     origins.into_iter().for_each(|origin| self.settle(origin));
                 }
                 Effect::DeadLetter { rule, key, external_id, is_delete, reason, attempts, origins, .. } => {
+                    self.watch.refused();
                     let rule = self.rules[usize::from(rule.0)].clone();
                     self.set_aside(DeadLetter {
                         id: 0,

@@ -19,6 +19,7 @@
 mod assembly;
 mod capture;
 mod control;
+mod drift;
 mod engine;
 mod ledger;
 mod page;

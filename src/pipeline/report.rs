@@ -180,7 +180,7 @@ impl Engine {
                         .sum::<u64>()
                         + self.loader.parked_of(name),
                     ledger: rules().map(|rule| self.loader.ledger().count(rule.id)).sum(),
-                    schema_drift: false,
+                    schema_drift: self.watch.drift.contains_key(name),
                     ..self.metrics.entity(name)
                 }
             })

@@ -1,5 +1,6 @@
 //! Start: nothing begins on a half-checked source, and nothing begins from "now" unless it is the first time.
 
+use super::drift::{Model, Watch};
 use super::engine::Engine;
 use super::ledger::LedgerView;
 use super::step::{Steps, VERSION_RESERVE};
@@ -27,7 +28,7 @@ pub(super) async fn start(
 ) -> Result<Option<Engine>, Error> {
     let identity = parts.config.source.identity();
     let mut attempt = 0;
-    let (mapping, schemas) = loop {
+    let (mapping, schemas, model) = loop {
         match prepare(parts).await {
             Ok(prepared) => break prepared,
             Err(error) if is_passing(&error) => {
@@ -112,7 +113,8 @@ pub(super) async fn start(
     let again = again.filter(|t| matches!(t.life, Life::Pending { .. })).map(|t| t.name.clone()).collect();
     let saved = save_start(parts, checkpoint, again).await?;
     let steps = Steps::new(saved);
-    let mut engine = Engine::new(parts, rules.clone(), tables, loader, steps, folding, tail);
+    let watch = Watch::new(model, &mapping, parts.config.crm.schema_check);
+    let mut engine = Engine::new(parts, rules.clone(), tables, loader, steps, folding, tail, watch);
     engine.triggers = super::related::triggers(&mapping, &rules, &engine.table_of);
     engine.steps.wanted = true;
     engine.take_messages(first, Instant::now());
@@ -120,7 +122,7 @@ pub(super) async fn start(
 }
 
 /// Both sides are asked, the mapping is compiled against both schemas, and the source's prerequisites are looked at.
-async fn prepare(parts: &Parts) -> Result<(Mapping, Vec<Arc<TableSchema>>), Error> {
+async fn prepare(parts: &Parts) -> Result<(Mapping, Vec<Arc<TableSchema>>, Model), Error> {
     let catalogue = parts.connector.discover(&[]).await?;
     let crm = parts.crm.discover().await?;
     let (mapping, warnings) =
@@ -135,7 +137,8 @@ async fn prepare(parts: &Parts) -> Result<(Mapping, Vec<Arc<TableSchema>>), Erro
         return Err(error);
     }
     let schemas = parts.connector.discover(&requests).await?;
-    Ok((mapping, schemas))
+    let (pack, default_schema, options) = (parts.pack.clone(), default_schema(&parts.config), options(&parts.config));
+    Ok((mapping, schemas, Model { pack, catalogue, default_schema, options, crm }))
 }
 
 /// Whether the same may succeed a little later.

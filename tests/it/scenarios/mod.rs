@@ -5,6 +5,7 @@ mod crm_faults;
 mod gaps;
 mod kills;
 mod lifecycle;
+mod models;
 mod operators;
 mod packs;
 mod plans;

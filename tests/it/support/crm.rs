@@ -192,6 +192,11 @@ impl Crm {
         self.state().records.get(entity).map_or(0, |r| r.values().filter(|s| s.fields.is_some()).count())
     }
 
+    /// Another model from now on (`components.schemas`).
+    pub fn remodel(&self, schemas: Value) {
+        self.state().openapi["components"]["schemas"] = schemas;
+    }
+
     /// Changes a record behind the daemon's back.
     pub fn meddle(&self, entity: &str, external_id: &str, change: impl FnOnce(&mut Option<Map<String, Value>>)) {
         let mut state = self.state();

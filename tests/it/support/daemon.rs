@@ -26,6 +26,8 @@ pub struct Tenant {
     /// Rows of a snapshot's page.
     pub chunk_rows: u32,
     pub batch_records: u32,
+    /// Further lines of `[crm]`.
+    pub crm: String,
     /// Further lines of `[delivery]`.
     pub delivery: String,
     /// Further tables, as TOML.
@@ -50,6 +52,7 @@ impl Tenant {
             on_gap: "resync",
             chunk_rows: 50,
             batch_records: 50,
+            crm: String::new(),
             delivery: String::new(),
             extra: String::new(),
             log_level: "debug",
@@ -91,6 +94,7 @@ pack = "{pack}"
 profile = "rest"
 base_url = "{crm_url}"
 auth = {{ type = "bearer", token = {{ env = "CRM_TOKEN" }} }}
+{crm}
 [delivery]
 batch_records = {batch_records}
 batch_wait = "20ms"
@@ -114,6 +118,7 @@ log = {{ level = "{level}", format = "json" }}
             database = self.database,
             pack = self.pack.display(),
             crm_url = self.crm_url,
+            crm = self.crm,
             delivery = self.delivery,
             chunk_rows = self.chunk_rows,
             batch_records = self.batch_records,
