@@ -169,8 +169,8 @@ pub(crate) struct Begin {
     pub(crate) committed_at: Option<i64>,
     /// MariaDB: the transaction is a single statement, which nothing ends.
     pub(crate) standalone: bool,
-    /// MariaDB: it prepares an XA transaction, or ends a prepared one.
-    pub(crate) xa: bool,
+    /// MariaDB: it prepares an XA transaction.
+    pub(crate) prepares: bool,
 }
 
 /// A time in seven bytes, whose highest bit says that another one follows.
@@ -188,7 +188,7 @@ pub(crate) fn gtid(event: &Event<'_>) -> Result<Begin> {
             gtid: Some(Gtid::MariaDb { domain, server: event.server_id, sequence }),
             committed_at: None,
             standalone: flags & 1 != 0,
-            xa: flags & (64 | 128) != 0,
+            prepares: flags & 64 != 0,
         });
     }
     if event.kind == kind::GTID_TAGGED {
@@ -201,7 +201,7 @@ pub(crate) fn gtid(event: &Event<'_>) -> Result<Begin> {
     let has_clock = body.u8().is_ok_and(|mark| mark == 2) && body.take(16).is_ok();
     let committed_at = if has_clock { commit_time(&mut body).ok() } else { None };
     let gtid = (event.kind == kind::GTID).then(|| Gtid::MySql(Source { uuid, tag: "".into() }, number));
-    Ok(Begin { gtid, committed_at, standalone: false, xa: false })
+    Ok(Begin { gtid, committed_at, standalone: false, prepares: false })
 }
 
 /// A number whose first byte tells, by its trailing one bits, how many bytes follow.
@@ -251,7 +251,7 @@ fn tagged(mut body: Cursor<'_>) -> Result<Begin> {
     }
     let number = number.filter(|n| *n > 0).ok_or_else(|| undecodable("a GTID has no number"))?;
     let gtid = Gtid::MySql(Source { uuid, tag: tag.into() }, number);
-    Ok(Begin { gtid: Some(gtid), committed_at: original.or(immediate), standalone: false, xa: false })
+    Ok(Begin { gtid: Some(gtid), committed_at: original.or(immediate), standalone: false, prepares: false })
 }
 
 /// The head of an event that changes rows.

@@ -117,6 +117,20 @@ impl GtidSet {
         }
     }
 
+    /// Whether a transaction is in here.
+    pub(crate) fn has(&self, gtid: &Gtid) -> bool {
+        match (self, gtid) {
+            (Self::MySql(mine), Gtid::MySql(source, number)) => mine.get(source).is_some_and(|intervals| {
+                let at = intervals.partition_point(|(_, end)| end < number);
+                intervals.get(at).is_some_and(|(begin, _)| begin <= number)
+            }),
+            (Self::MariaDb(mine), Gtid::MariaDb { domain, sequence, .. }) => {
+                mine.get(domain).is_some_and(|(_, reached)| reached >= sequence)
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::MySql(sources) => sources.is_empty(),
@@ -300,7 +314,10 @@ mod tests {
             let GtidSet::MySql(sources) = &set else { unreachable!() };
             let intervals = sources.get(&source).cloned().unwrap_or_default();
             let all: Vec<u64> = intervals.iter().flat_map(|(a, b)| *a..=*b).collect();
-            prop_assert_eq!(all, plain.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(&all, &plain.into_iter().collect::<Vec<_>>());
+            for number in 1..=45 {
+                prop_assert_eq!(set.has(&Gtid::MySql(source.clone(), number)), all.contains(&number));
+            }
             prop_assert!(intervals.windows(2).all(|w| w[0].1 + 1 < w[1].0));
             prop_assert_eq!(GtidSet::parse_mysql(&set.to_string()).unwrap(), set);
         }

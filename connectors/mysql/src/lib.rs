@@ -9,7 +9,7 @@
 //! session.rs    SQL sessions kept open                  event.rs     the log's events (metadata.rs, payload.rs)
 //! sql.rs        one session, by mysql_async (relay.rs)
 //! position.rs   places in the log (gtid.rs)             ddl.rs       which tables a statement touches
-//! wire.rs       one connection (auth.rs, tls.rs)        resume.rs    where a stream begins
+//! wire.rs       one connection (auth.rs, tls.rs)        resume.rs    where a stream begins (xa.rs)
 //! ```
 //!
 //! `visibility` makes reads see what the stream has told. `charset`, `decimal`, `json`, `geometry` and `temporal` turn one kind of value each into its canonical form.
@@ -47,6 +47,7 @@ mod tls;
 mod types;
 mod visibility;
 mod wire;
+mod xa;
 
 pub use tls::{TlsConfig, TlsMode};
 pub use types::ZeroDates;
@@ -253,10 +254,13 @@ impl Connector for Mysql {
         let (from, stored) = match from {
             Some(position) => {
                 let (log, place) = position::parse(position)?;
-                let place = resume::accept(&self.config, &mut session, &log, place).await?;
+                let mut place = resume::accept(&self.config, &mut session, &log, place).await?;
+                if tables.iter().any(|request| log.shapes.get(&request.table).is_none()) {
+                    xa::with_new_tables(&mut session, &mut place).await?;
+                }
                 (place, Some(log.shapes))
             }
-            None => (resume::beginning(session.head().await?), None),
+            None => (xa::beginning(&mut session).await?, None),
         };
         let captures = capture::Captures::open(self.config.clone(), tables, session, stored.as_ref()).await?;
         let opening = stream::Opening { config: self.config.clone(), server, captures, from, told: self.told.clone() };

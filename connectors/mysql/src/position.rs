@@ -12,6 +12,10 @@
 //!   They are counted over all tables, so that they do not depend on which ones are captured. On another server the
 //!   same transaction may be cut into events differently, so there it is read again from its beginning (R3).
 //!
+//! Only if there are prepared XA transactions (`xa.rs`), three parts more: `file:offset@created|gtids`, where reading has to
+//! begin so that their rows are found again, and the names of those whose rows are not known, behind a `!`; or behind a `?`
+//! the names of those that are known to have none.
+//!
 //! # Comparing
 //!
 //! On one server, files are compared by number and offset: a total order, and the only one in which MySQL's log head is
@@ -27,6 +31,7 @@
 pub(crate) use crate::gtid::{Gtid, GtidSet};
 
 use crate::error::lost;
+use crate::xa::{Begins, Unfinished, Unknown, Xid};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -97,20 +102,41 @@ pub(crate) struct Place {
     pub(crate) file: Option<FilePlace>,
     pub(crate) gtids: Option<GtidSet>,
     pub(crate) inside: Option<Inside>,
+    /// Prepared XA transactions, if there are any.
+    pub(crate) unfinished: Option<Box<Unfinished>>,
+}
+
+fn write_spot(f: &mut fmt::Formatter<'_>, file: Option<&FilePlace>, gtids: Option<&GtidSet>) -> fmt::Result {
+    if let Some(file) = file {
+        write!(f, "{}:{}@{}", escape(&file.name), file.offset, file.created)?;
+    }
+    f.write_str("|")?;
+    match gtids {
+        Some(gtids) => write!(f, "{}{gtids}", if matches!(gtids, GtidSet::MySql(_)) { "M" } else { "D" }),
+        None => Ok(()),
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}:{}@{}", escape(&file.name), file.offset, file.created)?;
-        }
-        f.write_str("|")?;
-        if let Some(gtids) = &self.gtids {
-            write!(f, "{}{gtids}", if matches!(gtids, GtidSet::MySql(_)) { "M" } else { "D" })?;
-        }
+        write_spot(f, self.file.as_ref(), self.gtids.as_ref())?;
         f.write_str("|")?;
         if let Some(inside) = &self.inside {
             write!(f, "{}.{}", inside.event, inside.row)?;
+        }
+        let Some(unfinished) = &self.unfinished else { return Ok(()) };
+        f.write_str("|")?;
+        match &unfinished.begins {
+            Some(begins) => write_spot(f, begins.file.as_ref(), begins.gtids.as_ref())?,
+            None => f.write_str("|")?,
+        }
+        let (mark, xids) = match &unfinished.unknown {
+            Unknown::These(xids) => ('!', xids),
+            Unknown::AnyBut(xids) => ('?', xids),
+        };
+        write!(f, "|{mark}")?;
+        for (at, xid) in xids.iter().enumerate() {
+            write!(f, "{}{}", if at > 0 { "," } else { "" }, xid.as_str())?;
         }
         Ok(())
     }
@@ -125,29 +151,49 @@ fn unescape(name: &str) -> Box<str> {
     name.replace("%3A", ":").replace("%7C", "|").replace("%25", "%").into()
 }
 
+fn parse_file(text: &str) -> std::result::Result<Option<FilePlace>, ()> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (name, rest) = text.split_once(':').ok_or(())?;
+    let (offset, created) = rest.split_once('@').ok_or(())?;
+    let (offset, created) = (offset.parse().map_err(drop)?, created.parse().map_err(drop)?);
+    Ok(Some(FilePlace { name: unescape(name), offset, created }))
+}
+
+fn parse_gtids(text: &str) -> std::result::Result<Option<GtidSet>, ()> {
+    match text.split_at_checked(1) {
+        None => Ok(None),
+        Some(("M", set)) => GtidSet::parse_mysql(set).map(Some).map_err(drop),
+        Some(("D", set)) => GtidSet::parse_mariadb(set).map(Some).map_err(drop),
+        Some(_) => Err(()),
+    }
+}
+
+fn parse_unfinished(file: &str, gtids: &str, xids: &str) -> std::result::Result<Unfinished, ()> {
+    let (file, gtids) = (parse_file(file)?, parse_gtids(gtids)?);
+    let begins = (file.is_some() || gtids.is_some()).then_some(Begins { file, gtids });
+    let (mark, names) = xids.split_at_checked(1).ok_or(())?;
+    let names = names.split(',').filter(|name| !name.is_empty()).map(Xid::parse).collect::<Option<_>>().ok_or(())?;
+    let unknown = match mark {
+        "!" => Unknown::These(names),
+        "?" => Unknown::AnyBut(names),
+        _ => return Err(()),
+    };
+    Ok(Unfinished { begins, unknown })
+}
+
 impl FromStr for Place {
     type Err = ();
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
-        let mut parts = text.split('|');
-        let (Some(file), Some(gtids), Some(inside), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(());
+        let parts: Vec<&str> = text.split('|').collect();
+        let (file, gtids, inside, unfinished) = match parts[..] {
+            [file, gtids, inside] => (file, gtids, inside, None),
+            [file, gtids, inside, begin, set, xids] => (file, gtids, inside, Some(parse_unfinished(begin, set, xids)?)),
+            _ => return Err(()),
         };
-        let file = if file.is_empty() {
-            None
-        } else {
-            let (name, rest) = file.split_once(':').ok_or(())?;
-            let (offset, created) = rest.split_once('@').ok_or(())?;
-            let (offset, created) = (offset.parse().map_err(drop)?, created.parse().map_err(drop)?);
-            Some(FilePlace { name: unescape(name), offset, created })
-        };
-        let gtids = match gtids.split_at_checked(1) {
-            None => None,
-            Some(("M", set)) => Some(GtidSet::parse_mysql(set).map_err(drop)?),
-            Some(("D", set)) => Some(GtidSet::parse_mariadb(set).map_err(drop)?),
-            Some(_) => return Err(()),
-        };
+        let (file, gtids) = (parse_file(file)?, parse_gtids(gtids)?);
         let inside = if inside.is_empty() {
             None
         } else {
@@ -157,7 +203,7 @@ impl FromStr for Place {
         if file.is_none() && gtids.is_none() {
             return Err(());
         }
-        Ok(Self { file, gtids, inside })
+        Ok(Self { file, gtids, inside, unfinished: unfinished.map(Box::new) })
     }
 }
 
@@ -299,10 +345,24 @@ mod tests {
             &format!("bin.000001:4@0|M{A}:1-5|3.17"),
             "|D0-1-7|",
             "a%7Cb%3A.000001:99999999999@7||",
+            &format!("bin.000002:4@0|M{A}:1-5||bin.000001:4@9|M{A}:1-3|!61.62.1,63..2"),
+            "bin.000001:4@0||3.1|||?",
         ] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
-        for text in ["", "||", "bin.1||", "bin.1:x@1||", "|X|", "|D0-1|", "|D|1", "|D|1.x", "|D||"] {
+        for text in [
+            "",
+            "||",
+            "bin.1||",
+            "bin.1:x@1||",
+            "|X|",
+            "|D0-1|",
+            "|D|1",
+            "|D|1.x",
+            "|D||",
+            "|D0-1-7||||",
+            "|D0-1-7||||!x",
+        ] {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
         assert_eq!(log("x:y").to_string().parse(), Ok(log("x:y")));

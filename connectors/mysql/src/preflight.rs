@@ -6,7 +6,7 @@ use crate::position::Flavor;
 use crate::resume;
 use crate::session::Session;
 use crate::sql::{Sql, ident};
-use crate::{MysqlConfig, TlsMode};
+use crate::{MysqlConfig, TlsMode, xa};
 use std::collections::HashMap;
 use std::time::Duration;
 use tidemark_contract::{ErrorKind, Finding, Result, Severity, SourceError, TableId, TableRequest};
@@ -67,6 +67,7 @@ pub(crate) async fn run(config: &MysqlConfig, tables: &[TableRequest]) -> Result
     }
     findings.extend(server_id(config, &mut session, &variables).await?);
     findings.extend(replica(&mut session, &variables).await?);
+    findings.extend(prepared(config, &mut session).await?);
     let settings = catalog::settings(&mut session.connection).await?;
     let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
     let found = catalog::describe(&mut session.connection, &names, settings.fold).await?;
@@ -263,6 +264,24 @@ async fn replica(session: &mut Session, variables: &Variables) -> Result<Vec<Fin
         let observed = "the server is a replica that does not log what it replicates";
         Finding::error("source.replica", observed, "log_slave_updates (log_replica_updates)", Some(fix.into()))
     }])
+}
+
+/// Where XA transactions are in use, whether the server tells which are prepared.
+async fn prepared(config: &MysqlConfig, session: &mut Session) -> Result<Option<Finding>> {
+    const ID: &str = "source.xa";
+    if !xa::in_use(session).await? {
+        return Ok(None);
+    }
+    Ok(Some(match xa::prepared(session).await? {
+        Some(xids) => Finding::ok(ID, format!("{} XA transactions are prepared", xids.len())),
+        None => Finding::warning(
+            ID,
+            "XA transactions are used, and the account may not ask which are prepared",
+            "XA_RECOVER_ADMIN: without it, one that was prepared before a stream began makes everything be read again when it \
+             commits, even if it is about other tables",
+            Some(format!("GRANT XA_RECOVER_ADMIN ON *.* TO {}", account(config))),
+        ),
+    }))
 }
 
 fn log_retention(variables: &Variables, bytes: u64) -> Finding {

@@ -21,9 +21,9 @@ use crate::payload::{Payload, inflate};
 use crate::position::{FilePlace, Flavor, Gtid, GtidSet, Inside, Log, Place, numbered};
 use crate::types::Scratch;
 use crate::visibility::Told;
+use crate::xa::{Begins, Prepared, Unknown};
 use bytes::{Bytes, BytesMut};
-use group::xa_refused;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tidemark_contract::{Position, Result, SourceMessage, TableId, TableSchema};
 
@@ -31,9 +31,6 @@ use tidemark_contract::{Position, Result, SourceMessage, TableId, TableSchema};
 pub(crate) const BATCH: usize = 256 << 10;
 /// How many rows of one transaction lie between two places from which it can be resumed.
 const RESUMABLE_EVERY: u64 = 1000;
-
-/// Bytes of changes of an XA transaction that are held until it is known whether it commits.
-const XA_LIMIT: usize = 64 << 20;
 
 /// What a table id stands for.
 struct Entry {
@@ -50,24 +47,43 @@ struct Group {
     at: i64,
     /// It is ended by COMMIT or XID, not by its only statement.
     begun: bool,
+    /// An XA transaction, of which it is not known yet whether it commits here: its rows are held.
     xa: bool,
+    /// Read once more, only for the rows of prepared transactions; all else in it is done.
+    done: bool,
     /// Row events and rows of the present one that were passed.
     inside: Inside,
     /// Up to where it was delivered before the stream was resumed here.
     skip: Option<Inside>,
     delivered: bool,
     since_resumable: u64,
-    /// Changes of an XA transaction, of which it is not known yet whether it commits here.
-    held: Batch,
+    /// Rows of an XA transaction, and their size; `None` if they were too many.
+    held: Option<Vec<PendingRows>>,
+    held_bytes: usize,
+    /// It ends once the rows that were held have been told.
+    ending: bool,
 }
 
 /// The rest of a row event.
-struct PendingRows {
+pub(crate) struct PendingRows {
     body: Bytes,
     of: u8,
     plan: Arc<Plan>,
     /// Bytes at the body's end that are not read yet.
     left: usize,
+}
+
+impl PendingRows {
+    /// Bytes that it takes.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.body.len()
+    }
+}
+
+/// The log is read once more from before the place that the stream goes on from, to find prepared transactions.
+struct Again {
+    /// GTIDs before the present transaction.
+    gtids: Option<GtidSet>,
 }
 
 /// Turns events into messages.
@@ -88,7 +104,11 @@ pub(crate) struct LogReader {
     announced: HashMap<TableId, Arc<TableSchema>>,
     group: Option<Group>,
     rows: Option<PendingRows>,
+    /// Rows that were held and are told now, behind `rows`.
+    released: VecDeque<PendingRows>,
     payload: Option<Payload>,
+    prepared: Prepared,
+    again: Option<Again>,
     /// The last place handed out.
     emitted: Place,
     scratch: Scratch,
@@ -102,6 +122,10 @@ impl LogReader {
             Some(file) => (file.name.clone(), file.created, 0),
             None => ("".into(), 0, 0),
         };
+        let unfinished = from.unfinished.as_deref();
+        let unknown = unfinished.map_or_else(Unknown::default, |unfinished| unfinished.unknown.clone());
+        let begins = unfinished.and_then(|unfinished| unfinished.begins.as_ref());
+        let again = begins.map(|begins| Again { gtids: begins.gtids.clone() });
         Self {
             captures,
             log_text: Arc::from(log.to_string()),
@@ -118,7 +142,10 @@ impl LogReader {
             announced: HashMap::new(),
             group: None,
             rows: None,
+            released: VecDeque::new(),
             payload: None,
+            prepared: Prepared::new(unknown),
+            again,
             scratch: Scratch::default(),
         }
     }
@@ -130,7 +157,7 @@ impl LogReader {
 
     /// Whether a part of the last event is still to be worked off.
     pub(crate) fn has_pending(&self) -> bool {
-        self.rows.is_some() || self.payload.is_some()
+        self.rows.is_some() || self.payload.is_some() || self.group.as_ref().is_some_and(|group| group.ending)
     }
 
     fn spot(&self) -> Spot {
@@ -147,7 +174,16 @@ impl LogReader {
             _ if start == 0 => None,
             _ => Some(here),
         };
-        Place { file, gtids: self.gtids.clone(), inside: None }
+        // What is read once more may yet be needed.
+        let unfinished = if self.again.is_some() { self.from.unfinished.clone() } else { self.prepared.unfinished() };
+        Place { file, gtids: self.gtids.clone(), inside: None, unfinished }
+    }
+
+    /// Where the present transaction begins.
+    fn begins(&self, group: &Group) -> Begins {
+        let file = FilePlace { name: self.file.clone(), offset: group.start, created: self.created };
+        let gtids = self.again.as_ref().map_or(&self.gtids, |again| &again.gtids);
+        Begins { file: Some(file), gtids: gtids.clone() }
     }
 
     fn position(&self, place: &Place) -> Position {
@@ -203,6 +239,10 @@ impl LogReader {
     pub(crate) async fn advance(&mut self, batch: &mut Batch) -> Result<()> {
         if self.rows.is_some() {
             return self.read_rows(batch);
+        }
+        if self.group.as_ref().is_some_and(|group| group.ending) {
+            self.rows = self.released.pop_front();
+            return if self.rows.is_some() { self.read_rows(batch) } else { self.end(batch) };
         }
         let Some(payload) = &mut self.payload else { return Ok(()) };
         match payload.next()? {
@@ -359,6 +399,9 @@ impl LogReader {
     }
 
     async fn table(&mut self, body: Bytes) -> Result<()> {
+        if self.group.as_ref().is_some_and(|group| group.done && !group.xa) {
+            return Ok(());
+        }
         let (id, schema, name, _) = event::table_name(&body)?;
         if let Some(entry) = self.tables.get(&id)
             && *entry.map == *body
@@ -397,6 +440,9 @@ impl LogReader {
         let Some(group) = &mut self.group else {
             return Err(undecodable("the log holds a row outside of a transaction"));
         };
+        if group.done && !group.xa {
+            return Ok(());
+        }
         // The number that stands for "no table" at a statement's end.
         if rows.table == 0xff_ffff && rows.is_last_of_statement && rows.rows.is_empty() {
             return Ok(());
@@ -411,10 +457,20 @@ impl LogReader {
             return Ok(());
         }
         let Some(plan) = plan else { return Ok(()) };
-        if group.xa && self.log.flavor == Flavor::MariaDb {
-            return Err(xa_refused());
-        }
         let left = rows.rows.len();
+        if group.xa {
+            group.inside = Inside { event: group.inside.event + 1, row: 0 };
+            // A copy: the event is a part of a larger buffer.
+            let pending = PendingRows { body: Bytes::copy_from_slice(&body), of, plan, left };
+            group.held_bytes += pending.size();
+            if group.held_bytes > self.prepared.room() {
+                group.held = None;
+            }
+            if let Some(held) = &mut group.held {
+                held.push(pending);
+            }
+            return Ok(());
+        }
         self.rows = Some(PendingRows { body, of, plan, left });
         self.read_rows(batch)
     }
@@ -437,16 +493,11 @@ impl LogReader {
             if group.skip.is_some_and(|skip| skip >= group.inside) {
                 let mut aside = Batch::default();
                 reader.next(&mut rest, &mut self.scratch, &mut aside)?;
-            } else if group.xa {
-                reader.next(&mut rest, &mut self.scratch, &mut group.held)?;
-                group.delivered = true;
-                if group.held.bytes > XA_LIMIT {
-                    return Err(xa_refused());
-                }
             } else {
                 reader.next(&mut rest, &mut self.scratch, batch)?;
                 group.delivered = true;
-                group.since_resumable += 1;
+                // Rows that were held have no place of their own in the log.
+                group.since_resumable += u64::from(!group.ending);
             }
             if rest.0.len() == before {
                 return Err(undecodable(format!("a row of table {} takes no bytes", schema.table)));
@@ -474,7 +525,8 @@ impl LogReader {
     /// What has been read so far, the present transaction included.
     pub(crate) fn told(&self) -> Told {
         let mut gtids = self.gtids.clone();
-        if let (Some(gtids), Some(gtid)) = (&mut gtids, self.group.as_ref().and_then(|group| group.gtid.as_ref())) {
+        let group = self.group.as_ref().filter(|group| !group.done);
+        if let (Some(gtids), Some(gtid)) = (&mut gtids, group.and_then(|group| group.gtid.as_ref())) {
             gtids.add(gtid);
         }
         let file = FilePlace { name: self.file.clone(), offset: self.offset, created: 0 };

@@ -32,6 +32,9 @@ pub(crate) async fn accept(config: &MysqlConfig, session: &mut Session, log: &Lo
         // Another server: file and offset mean nothing there, and rows are read anew from the transaction's beginning.
         place.file = None;
         place.inside = None;
+        if let Some(begins) = place.unfinished.as_mut().and_then(|unfinished| unfinished.begins.as_mut()) {
+            begins.file = None;
+        }
         let Some(gtids) = place.gtids.as_ref().filter(|g| !g.is_empty()) else {
             return Err(lost(format!(
                 "the position belongs to server {}, this is {}, and it has no GTIDs by which one could go on",
@@ -40,12 +43,23 @@ pub(crate) async fn accept(config: &MysqlConfig, session: &mut Session, log: &Lo
         };
         tracing::warn!(from = &*log.server, to = &*here.server, %gtids, "going on at another server, by GTIDs");
     }
+    let begins = place.unfinished.as_mut().and_then(|unfinished| unfinished.begins.as_mut());
     match (&place.gtids, server.flavor) {
-        (Some(gtids), Flavor::MySql) if server.gtid_mode => mysql_sets(session, gtids).await?,
+        (Some(gtids), Flavor::MySql) if server.gtid_mode => {
+            let from = begins.and_then(|begins| begins.gtids.as_ref()).unwrap_or(gtids);
+            mysql_sets(session, gtids, from).await?;
+        }
         (Some(_), Flavor::MySql) => {
             // GTIDs were switched off: the file still leads on, on the same server only.
             place.gtids = None;
-            if place.file.is_none() {
+            let file = match begins {
+                Some(begins) => {
+                    begins.gtids = None;
+                    begins.file.is_some() && place.file.is_some()
+                }
+                None => place.file.is_some(),
+            };
+            if !file {
                 return Err(lost("the position is known by GTIDs only, and the server no longer writes them"));
             }
         }
@@ -121,7 +135,8 @@ pub(crate) async fn created(config: &MysqlConfig, file: &str) -> Result<u32> {
     Err(undecodable(format!("file {file} of the log does not begin with its description")))
 }
 
-async fn mysql_sets(session: &mut Session, gtids: &GtidSet) -> Result<()> {
+/// `gtids` have been read; reading begins behind `from`, which is less if there are prepared XA transactions.
+async fn mysql_sets(session: &mut Session, gtids: &GtidSet, from: &GtidSet) -> Result<()> {
     // The set of executed GTIDs is brought up to date a moment after the log is written.
     for attempt in 0..5 {
         let sql = "SELECT @@global.gtid_executed, @@global.gtid_purged";
@@ -130,7 +145,7 @@ async fn mysql_sets(session: &mut Session, gtids: &GtidSet) -> Result<()> {
         let set = |at: usize| GtidSet::parse_mysql(row.get(at).cloned().flatten().unwrap_or_default().as_str());
         let (executed, purged) = (set(0)?, set(1)?);
         if executed.contains(gtids) {
-            if gtids.contains(&purged) {
+            if from.contains(&purged) {
                 return Ok(());
             }
             return Err(lost("transactions that were not read yet have been purged from the log")
@@ -163,12 +178,13 @@ async fn mariadb_state(session: &mut Session, gtids: &GtidSet) -> Result<()> {
     Ok(())
 }
 
-/// Where a new stream begins: now.
-pub(crate) fn beginning(head: Head) -> Place {
+/// The place at the head of the log.
+pub(crate) fn at(head: Head) -> Place {
     let by_gtid = head.gtids.is_some();
     // By GTIDs the server decides where the first transaction lies; all that is certain is the head's file.
     let offset = if by_gtid { 4 } else { head.offset };
-    Place { file: Some(FilePlace { name: head.file, offset, created: 0 }), gtids: head.gtids, inside: None }
+    let file = Some(FilePlace { name: head.file, offset, created: 0 });
+    Place { file, gtids: head.gtids, inside: None, unfinished: None }
 }
 
 async fn prepare(connection: &mut Connection) -> Result<()> {
@@ -205,20 +221,22 @@ pub(crate) async fn start(
 ) -> Result<()> {
     prepare(connection).await?;
     let doing = "asking for the log";
+    let begins = place.unfinished.as_ref().and_then(|unfinished| unfinished.begins.as_ref());
+    let (file, gtids) = begins.map_or((&place.file, &place.gtids), |begins| (&begins.file, &begins.gtids));
     if server.flavor == Flavor::MySql {
         // By this the server ends a dead connection of ours instead of keeping both. Derived from our server id.
         let uuid = format!("7469646d-6172-6b00-8000-0000{:08x}", config.server_id);
         let sql = format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'");
         connection.run(doing, &sql).await?;
     }
-    if let (Flavor::MariaDb, Some(gtids)) = (server.flavor, &place.gtids) {
+    if let (Flavor::MariaDb, Some(gtids)) = (server.flavor, gtids) {
         let sql = format!(
             "SET @slave_connect_state = '{gtids}', @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0"
         );
         connection.run(doing, &sql).await?;
     }
     register(connection, config.server_id).await?;
-    match (&place.gtids, &place.file) {
+    match (gtids, file) {
         (Some(gtids @ GtidSet::MySql(_)), _) => {
             let mut body = BINLOG_THROUGH_GTID.to_le_bytes().to_vec();
             body.extend_from_slice(&config.server_id.to_le_bytes());

@@ -46,7 +46,7 @@ pub(crate) struct Read {
 /// A position at the head of a log.
 pub(crate) fn head_position(log: &Log, head: Head) -> Position {
     let file = FilePlace { name: head.file, offset: head.offset, created: 0 };
-    log.position(&Place { file: Some(file), gtids: head.gtids, inside: None })
+    log.position(&Place { file: Some(file), gtids: head.gtids, inside: None, unfinished: None })
 }
 
 /// How the catalogue describes a table now.

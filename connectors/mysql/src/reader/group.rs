@@ -1,19 +1,24 @@
 //! Where transactions begin and end, and the statements between their rows.
 
-use super::{Group, LogReader};
+use super::{Group, LogReader, PendingRows};
 use crate::assemble::Batch;
 use crate::ddl;
-use crate::error::{lost, setting_wrong, undecodable};
+use crate::error::{lost, undecodable};
 use crate::event::{self, Event, kind};
-use crate::position::{Flavor, Inside};
-use tidemark_contract::{ChangeEvent, ChangeOp, Result, RowBuilder, SourceError, SourceMessage};
+use crate::position::{FilePlace, Flavor, Gtid, Inside};
+use crate::xa::Xid;
+use tidemark_contract::{ChangeEvent, ChangeOp, Result, RowBuilder, SourceMessage};
 
 impl LogReader {
-    fn open_group(&mut self, start: u64) -> Result<&mut Group> {
+    fn open_group(&mut self, start: u64, gtid: Option<Gtid>) -> Result<&mut Group> {
         if self.group.is_some() {
             return Err(undecodable("a transaction in the log begins before the one before it has ended"));
         }
-        let skip = self.resume.take();
+        let done = self.again.is_some() && self.is_done(start, gtid.as_ref());
+        if !done {
+            self.again = None;
+        }
+        let skip = if done { None } else { self.resume.take() };
         if skip.is_some()
             && let Some(from) = &self.from.file
             && (from.name != self.file || from.offset != start)
@@ -21,28 +26,39 @@ impl LogReader {
             return Err(lost("the transaction inside which the stream is to go on is no longer in the log"));
         }
         Ok(self.group.insert(Group {
-            gtid: None,
+            gtid,
             start,
             at: 0,
             begun: false,
             xa: false,
+            done,
             inside: Inside::default(),
             skip,
             delivered: false,
             since_resumable: 0,
-            held: Batch::default(),
+            held: Some(Vec::new()),
+            held_bytes: 0,
+            ending: false,
         }))
+    }
+
+    /// Whether a transaction lies before the place that the stream goes on from.
+    fn is_done(&self, start: u64, gtid: Option<&Gtid>) -> bool {
+        if let (Some(gtids), Some(gtid)) = (&self.from.gtids, gtid) {
+            return gtids.has(gtid);
+        }
+        let here = FilePlace { name: self.file.clone(), offset: start, created: 0 };
+        self.from.file.as_ref().is_some_and(|from| here.reaches(from) == Some(false))
     }
 
     pub(super) fn begin(&mut self, event: &Event<'_>) -> Result<()> {
         let begin = event::gtid(event)?;
         let is_mariadb = self.log.flavor == Flavor::MariaDb;
         let start = self.offset.saturating_sub(u64::from(event.size));
-        let group = self.open_group(start)?;
+        let group = self.open_group(start, begin.gtid)?;
         group.at = begin.committed_at.unwrap_or(i64::from(event.timestamp) * 1_000_000);
-        group.gtid = begin.gtid;
         group.begun = is_mariadb && !begin.standalone;
-        group.xa = begin.xa;
+        group.xa = begin.prepares;
         Ok(())
     }
 
@@ -50,6 +66,13 @@ impl LogReader {
         let Some(group) = self.group.take() else {
             return Err(undecodable("a transaction in the log ends that did not begin"));
         };
+        if group.done {
+            let gtids = self.again.as_mut().and_then(|again| again.gtids.as_mut());
+            if let (Some(gtid), Some(gtids)) = (&group.gtid, gtids) {
+                gtids.add(gtid);
+            }
+            return Ok(());
+        }
         if let (Some(gtid), Some(gtids)) = (&group.gtid, &mut self.gtids) {
             gtids.add(gtid);
         }
@@ -78,7 +101,7 @@ impl LogReader {
                 let group = match &mut self.group {
                     Some(group) => group,
                     // Servers without GTIDs.
-                    None => self.open_group(start)?,
+                    None => self.open_group(start, None)?,
                 };
                 group.begun = true;
                 if group.at == 0 {
@@ -97,14 +120,13 @@ impl LogReader {
             _ if upper.starts_with("SAVEPOINT") || upper.starts_with("ROLLBACK") || upper.starts_with("RELEASE") => {
                 return Ok(());
             }
-            _ if upper.starts_with("XA ") => {
-                let ends = upper.starts_with("XA COMMIT") || upper.starts_with("XA ROLLBACK");
-                if let Some(group) = &mut self.group {
-                    group.xa = true;
-                    group.begun |= !ends;
-                }
-                return if ends { self.end(batch) } else { Ok(()) };
-            }
+            _ if upper.starts_with("XA ") => return self.xa_statement(text, batch),
+            _ => {}
+        }
+        let start = self.offset.saturating_sub(u64::from(event.size));
+        match &self.group {
+            Some(group) if group.done => return if group.begun { Ok(()) } else { self.end(batch) },
+            None if self.again.is_some() && self.is_done(start, None) => return Ok(()),
             _ => {}
         }
         let effects = ddl::effects(text, database, ansi_quotes);
@@ -138,6 +160,43 @@ impl LogReader {
         }
     }
 
+    fn xa_statement(&mut self, text: &str, batch: &mut Batch) -> Result<()> {
+        let mut words = text.splitn(3, char::is_whitespace).skip(1);
+        let verb = words.next().unwrap_or_default().to_ascii_uppercase();
+        let arguments = words.next().unwrap_or_default();
+        match verb.as_str() {
+            "COMMIT" | "ROLLBACK" => {}
+            _ => {
+                if let Some(group) = &mut self.group {
+                    group.xa = true;
+                    group.begun = true;
+                }
+                return Ok(());
+            }
+        }
+        let xid = Xid::of_statement(arguments).ok_or_else(|| undecodable("an XA statement in the log has no name"))?;
+        let done = self.group.as_ref().is_some_and(|group| group.done);
+        if done || verb == "ROLLBACK" {
+            self.prepared.forget(&xid);
+            return self.end(batch);
+        }
+        let rows = self.prepared.commit(&xid)?;
+        self.release(rows, batch)
+    }
+
+    /// Tells rows that were held, and then ends the transaction.
+    fn release(&mut self, rows: Vec<PendingRows>, batch: &mut Batch) -> Result<()> {
+        if rows.is_empty() {
+            return self.end(batch);
+        }
+        let Some(group) = &mut self.group else {
+            return Err(undecodable("a transaction in the log ends that did not begin"));
+        };
+        group.ending = true;
+        self.released = rows.into();
+        Ok(())
+    }
+
     /// LOAD DATA as a statement, without its rows.
     pub(super) fn load_statement(&mut self, event: &Event<'_>) -> Result<()> {
         if event.kind != kind::EXECUTE_LOAD_QUERY {
@@ -153,21 +212,30 @@ impl LogReader {
         self.captures.statement(&effects, self.spot()).map(drop)
     }
 
+    /// The end of the part of an XA transaction that holds its rows.
     pub(super) fn prepared(&mut self, body: &[u8], batch: &mut Batch) -> Result<()> {
-        // One phase: it is committed at once, like any other.
-        let one_phase = body.first() == Some(&1);
-        let held = self.group.as_mut().map(|group| std::mem::take(&mut group.held)).unwrap_or_default();
-        if !held.messages.is_empty() && !one_phase {
-            return Err(xa_refused());
+        let (xid, one_phase) = Xid::of_event(body)?;
+        let Some(group) = &mut self.group else {
+            return Err(undecodable("an XA transaction in the log is prepared that did not begin"));
+        };
+        let rows = group.held.take();
+        match (one_phase, group.done, rows) {
+            (true, true, _) => {}
+            // Committed at once, like any other.
+            (true, false, Some(rows)) => return self.release(rows, batch),
+            (true, false, None) => {
+                return Err(lost(format!(
+                    "an XA transaction has more rows than can be held until it is known whether it commits ({} bytes)",
+                    crate::xa::LIMIT
+                ))
+                .hint("everything must be read again"));
+            }
+            (false, _, rows) => {
+                if let Some(group) = &self.group {
+                    self.prepared.add(xid, self.begins(group), rows);
+                }
+            }
         }
-        batch.bytes += held.bytes;
-        batch.messages.extend(held.messages);
         self.end(batch)
     }
-}
-
-pub(super) fn xa_refused() -> SourceError {
-    setting_wrong("rows were written in an XA transaction that is prepared first and committed later").hint(
-        "such transactions are not supported on tables that are read: use ordinary ones, or XA COMMIT … ONE PHASE",
-    )
 }

@@ -115,6 +115,9 @@ async fn a_replica_takes_over(flavour: MysqlFlavour) {
     let told = primary.told(&tables, "INSERT INTO goods VALUES (1, 'a'); INSERT INTO goods VALUES (2, 'b')").await;
     let (_, place) = positions(&told).into_iter().find(|(changes, _)| *changes == 1).unwrap();
     primary.sql("INSERT INTO goods VALUES (3, 'c')");
+    let prepared =
+        primary.told(&tables, "XA START 'x'; INSERT INTO goods VALUES (10, 'x'); XA END 'x'; XA PREPARE 'x'").await;
+    assert!(words(&prepared).is_empty());
     replica.wait_for(&primary.cluster).unwrap();
     replica.promote().unwrap();
     let config = super::lab::config(&replica);
@@ -129,6 +132,11 @@ async fn a_replica_takes_over(flavour: MysqlFlavour) {
     let (_, place) = positions(&rest).into_iter().find(|(changes, _)| *changes == 2).unwrap();
     let mut stream = connector.open_stream(&tables, Some(&place)).await.unwrap();
     assert_eq!(words(&new.drain(&connector, &mut stream).await), ["insert goods 4 d"]);
+    stream.close().await.unwrap();
+    // What was prepared there is committed here.
+    new.sql("XA COMMIT 'x'");
+    let mut stream = connector.open_stream(&tables, Some(&last_position(&prepared))).await.unwrap();
+    assert_eq!(words(&new.drain(&connector, &mut stream).await), ["insert goods 4 d", "insert goods 10 x"]);
 }
 
 /// GTIDs with tags (MySQL 8.3): read from the log, stored, and asked for again.

@@ -2,6 +2,7 @@
 
 mod failover;
 mod gaps;
+mod log;
 mod northwind;
 mod packs;
 mod sakila;

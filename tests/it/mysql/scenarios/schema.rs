@@ -37,7 +37,7 @@ name = \"o.name\"
 ";
 const ORACLE: &str = "SELECT 'thing', id, first, second FROM things;\nSELECT 'other', id, name FROM others;\n";
 
-async fn things(options: MysqlOptions) -> Option<MysqlScene> {
+pub(super) async fn things(options: MysqlOptions) -> Option<MysqlScene> {
     let text = json!({"type": ["string", "null"]});
     let model = json!({
         "thing": {"type": "object", "properties": {"first": text, "second": text}},
