@@ -109,6 +109,7 @@ fn table(name: &str, key: usize, columns: &[(&str, LogicalType)]) -> TableSchema
         nullable: n >= key,
         max_length: None,
         may_be_unchanged: false,
+        unlogged: false,
         labels: Vec::new(),
     };
     TableSchema {

@@ -1,6 +1,6 @@
 //! The one place that names the connectors.
 
-use crate::config::{Engine, Source, TlsMode};
+use crate::config::{Engine, Source, SqlServerMode, TlsMode};
 use crate::error::Result;
 use std::sync::Arc;
 use tidemark_contract::Connector;
@@ -56,7 +56,7 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
             };
             Ok(Arc::new(mysql::Mysql::new(config)))
         }
-        Engine::SqlServer { poll_interval } => {
+        Engine::SqlServer(settings) => {
             let tls = sqlserver::TlsConfig {
                 mode: match source.tls.mode {
                     TlsMode::Disable => sqlserver::TlsMode::Disable,
@@ -64,7 +64,7 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
                     TlsMode::VerifyCa => sqlserver::TlsMode::VerifyCa,
                     TlsMode::VerifyFull => sqlserver::TlsMode::VerifyFull,
                 },
-                strict: false,
+                strict: settings.strict,
                 ca_file: source.tls.ca_file.clone(),
                 client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
                 client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
@@ -72,7 +72,14 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
             let config = sqlserver::SqlServerConfig {
                 password: password.map(|secret| sqlserver::Password::new(secret.expose())),
                 tls,
-                poll_interval: *poll_interval,
+                mode: match settings.mode {
+                    SqlServerMode::Auto => sqlserver::Mode::Auto,
+                    SqlServerMode::Cdc => sqlserver::Mode::Cdc,
+                    SqlServerMode::ChangeTracking => sqlserver::Mode::ChangeTracking,
+                },
+                poll_interval: settings.poll_interval,
+                capture_timeout: settings.capture_timeout,
+                read_only: settings.read_only,
                 ..sqlserver::SqlServerConfig::new(&source.host, source.port, &source.database, &source.user)
             };
             Ok(Arc::new(sqlserver::SqlServer::new(config)))

@@ -175,13 +175,13 @@ fn source(root: &Table<'_>, tenant: &str) -> Source {
         let server_id = mysql.integer("server_id", u64::from(default_server_id(tenant)), 1..=u64::from(u32::MAX));
         let slot_name = identifier(&postgres, "slot", &slot);
         let publication = identifier(&postgres, "publication", &slot);
-        let poll_interval = sqlserver.duration("poll_interval", MS(500), MS(50)..=SECS(3600));
+        let sqlserver_settings = sqlserver_engine(&sqlserver);
         for table in [mysql, postgres, sqlserver] {
             table.finish();
         }
         match kind {
             Some(Kind::Mysql) => Engine::Mysql { server_id: u32::try_from(server_id).unwrap_or(1) },
-            Some(Kind::SqlServer) => Engine::SqlServer { poll_interval },
+            Some(Kind::SqlServer) => Engine::SqlServer(sqlserver_settings),
             Some(Kind::Postgres) | None => Engine::Postgres { slot: slot_name, publication },
         }
     };
@@ -215,6 +215,22 @@ fn source(root: &Table<'_>, tenant: &str) -> Source {
     };
     t.finish();
     source
+}
+
+/// Settings of a SQL Server.
+fn sqlserver_engine(t: &Table<'_>) -> SqlServer {
+    let modes = [
+        ("auto", SqlServerMode::Auto),
+        ("cdc", SqlServerMode::Cdc),
+        ("change-tracking", SqlServerMode::ChangeTracking),
+    ];
+    SqlServer {
+        mode: t.choice("mode", SqlServerMode::Auto, &modes),
+        poll_interval: t.duration("poll_interval", MS(500), MS(50)..=SECS(3600)),
+        capture_timeout: t.duration("capture_timeout", SECS(120), SECS(1)..=SECS(86_400)),
+        strict: t.choice("encryption", false, &[("standard", false), ("strict", true)]),
+        read_only: t.choice("application_intent", false, &[("read-write", false), ("read-only", true)]),
+    }
 }
 
 /// The subtable of one engine; one that belongs to another engine than the chosen one is an error.

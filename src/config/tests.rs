@@ -320,7 +320,19 @@ fn only_the_chosen_engines_table_is_accepted() {
     assert_eq!((&c.source.engine, c.source.port), (&Engine::Mysql { server_id: 7 }, 3306));
     let text = MINIMAL.replace("\"postgres\"", "\"sqlserver\"");
     let c = parse(&text).expect("is good");
-    assert_eq!(c.source.engine, Engine::SqlServer { poll_interval: Duration::from_millis(500) });
+    let usual = SqlServer {
+        mode: SqlServerMode::Auto,
+        poll_interval: Duration::from_millis(500),
+        capture_timeout: Duration::from_secs(120),
+        strict: false,
+        read_only: false,
+    };
+    assert_eq!(c.source.engine, Engine::SqlServer(usual));
+    let own =
+        "[source.sqlserver]\nmode = \"change-tracking\"\nencryption = \"strict\"\napplication_intent = \"read-only\"\n";
+    let c = parse(&text.replace("[mapping]", &format!("{own}[mapping]"))).expect("is good");
+    let own = SqlServer { mode: SqlServerMode::ChangeTracking, strict: true, read_only: true, ..usual };
+    assert_eq!(c.source.engine, Engine::SqlServer(own));
     let found = errors(&MINIMAL.replace("\"postgres\"", "\"mariadb\""));
     assert!(found.contains("write \"mysql\""), "{found}");
     let found = errors(&MINIMAL.replace("\"postgres\"", "\"oracle\""));

@@ -39,6 +39,32 @@ impl Source {
     }
 }
 
+/// Settings of a SQL Server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SqlServer {
+    /// Where changes come from.
+    pub mode: SqlServerMode,
+    /// Time between two looks for changes.
+    pub poll_interval: Duration,
+    /// How long the log reader may finish no scan before the stream says so.
+    pub capture_timeout: Duration,
+    /// Encryption before the first byte of the protocol (TDS 8.0).
+    pub strict: bool,
+    /// Asks an availability group for a read-only secondary.
+    pub read_only: bool,
+}
+
+/// Where the changes of a SQL Server come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SqlServerMode {
+    /// Change data capture where the database has it, else change tracking.
+    Auto,
+    /// Change data capture.
+    Cdc,
+    /// Change tracking.
+    ChangeTracking,
+}
+
 /// A vendor and its own settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Engine {
@@ -55,10 +81,7 @@ pub enum Engine {
         publication: String,
     },
     /// Microsoft SQL Server.
-    SqlServer {
-        /// Time between two looks into the change tables.
-        poll_interval: Duration,
-    },
+    SqlServer(SqlServer),
 }
 
 impl Engine {
@@ -67,7 +90,7 @@ impl Engine {
         match self {
             Engine::Mysql { .. } => "mysql",
             Engine::Postgres { .. } => "postgres",
-            Engine::SqlServer { .. } => "sqlserver",
+            Engine::SqlServer(_) => "sqlserver",
         }
     }
 }

@@ -62,6 +62,8 @@ impl BoundRule {
         let partial = self.is_partial(row);
         match self.decide(&env, partial) {
             Ok(_) if self.needs_related => Applied::NeedsRow,
+            // The log says nothing of what became of them.
+            Ok(_) if partial && self.unlogged.iter().any(|p| row.get(*p as usize).is_unchanged()) => Applied::NeedsRow,
             Ok(external_id) => self.upsert(&env, &[], partial, external_id),
             Err(applied) => applied,
         }

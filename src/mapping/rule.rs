@@ -176,6 +176,8 @@ pub struct BoundRule {
     /// Position in the row of each column the rule uses. Columns of related rows are beyond every row: such a value is
     /// not known here.
     pub(super) positions: Arc<[u32]>,
+    /// Those of them that the log never carries.
+    pub(super) unlogged: Arc<[u32]>,
     /// Whether a record needs related rows.
     pub(super) needs_related: bool,
 }
@@ -186,7 +188,7 @@ impl Rule {
     /// is answered with [`super::Applied::NeedsRow`], and [`Rule::bind_related`] makes it.
     pub fn bind(&self, schema: &TableSchema) -> Result<BoundRule, BindError> {
         let found = positions(&self.columns, schema)?;
-        let positions = match &self.relations {
+        let positions: Arc<[u32]> = match &self.relations {
             None => found.into(),
             Some(relations) => {
                 let own = |source: &Source| match source {
@@ -196,6 +198,9 @@ impl Rule {
                 relations.program.sources.iter().map(own).collect()
             }
         };
-        Ok(BoundRule { program: Arc::clone(&self.program), positions, needs_related: self.relations.is_some() })
+        let column = |p: &&u32| schema.columns.get(**p as usize).is_some_and(|c| c.unlogged);
+        let unlogged = positions.iter().filter(column).copied().collect();
+        let needs_related = self.relations.is_some();
+        Ok(BoundRule { program: Arc::clone(&self.program), positions, unlogged, needs_related })
     }
 }

@@ -417,6 +417,7 @@ mod tests {
             nullable: false,
             max_length: None,
             may_be_unchanged: false,
+            unlogged: false,
             labels: Vec::new(),
         };
         let schema = TableSchema {

@@ -45,6 +45,7 @@ impl Shop {
             nullable,
             max_length: None,
             may_be_unchanged: false,
+            unlogged: false,
             labels: Vec::new(),
         };
         let schema = TableSchema {

@@ -93,6 +93,10 @@ pub struct Column {
     pub max_length: Option<u32>,
     /// Whether the log may leave this column out of an update (large values stored out of line, generated columns).
     pub may_be_unchanged: bool,
+    /// Whether the log never carries this column, though it may change: a computed column, or one that the vendor does not
+    /// capture. That it is unchanged in an event says nothing; who needs it reads the row.
+    #[serde(default)]
+    pub unlogged: bool,
     /// Labels of an enumeration, in order; empty for other types.
     pub labels: Vec<Box<str>>,
 }

@@ -15,6 +15,7 @@ fn plan() -> Plan {
         nullable: true,
         max_length: None,
         may_be_unchanged: false,
+        unlogged: false,
         labels: Vec::new(),
     };
     let schema = TableSchema {

@@ -480,6 +480,7 @@ fn build(
                     nullable: logged.nullable,
                     max_length: None,
                     may_be_unchanged: image != Image::Full && !is_key,
+                    unlogged: false,
                     labels,
                 };
                 (kind, described)

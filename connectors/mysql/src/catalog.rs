@@ -229,6 +229,7 @@ impl TableColumn {
             nullable: self.nullable,
             max_length: self.max_length.filter(|_| matches!(kind, Kind::Text(c, _) if *c != Charset::Binary)),
             may_be_unchanged: self.may_be_left_out(image, is_key),
+            unlogged: false,
             labels,
         }
     }

@@ -442,6 +442,7 @@ mod tests {
             nullable: true,
             max_length: None,
             may_be_unchanged: true,
+            unlogged: false,
             labels: Vec::new(),
         };
         let schema = TableSchema {

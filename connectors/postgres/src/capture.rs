@@ -272,6 +272,7 @@ fn column(
         nullable: true,
         max_length: max_length(&info, logged.modifier),
         may_be_unchanged: !full,
+        unlogged: false,
         labels: info.labels,
     }
 }

@@ -201,6 +201,7 @@ impl TableColumn {
             nullable: !(self.not_null || info.not_null),
             max_length: max_length(&info, self.modifier),
             may_be_unchanged: !logged || (self.toastable && !full),
+            unlogged: !logged,
             labels: info.labels,
         }
     }

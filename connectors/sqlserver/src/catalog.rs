@@ -241,6 +241,7 @@ impl Table {
                 nullable: field.nullable,
                 max_length: kind.max_length,
                 may_be_unchanged,
+                unlogged: field.computed || !held,
                 labels: Vec::new(),
             });
             kinds.push(kind.clone());

@@ -5,15 +5,20 @@
 //! names the scans. A scan whose start is later than the question by the server's clock will do; several empty scans in a
 //! row may be one row of the view whose end and count move, and then the second move belongs to a scan that began after the
 //! question, because scans follow each other. A scan that took as many transactions as it may is not at the log's end.
+//!
+//! Whoever may not see the scans, as on a replica that can only be read, waits for the log reader to capture something
+//! later than the question instead: it goes through the log in its order. On a quiet database that is its idle row, which
+//! comes every five minutes.
 
-use crate::error::undecodable;
+use crate::error::{undecodable, unreachable};
 use crate::position::Lsn;
 use crate::session::{LOG_END, log_end};
 use crate::sql::Cells;
 use crate::types::unix_micros;
 use crate::wire::Connection;
+use std::time::{Duration, Instant};
 use tiberius::Row;
-use tidemark_contract::Result;
+use tidemark_contract::{Result, SourceError};
 
 const SCAN: &str = "SELECT TOP (1) CAST(session_id AS bigint), CAST(tran_count AS bigint), CAST(empty_scan_count AS bigint), \
      start_time, end_time FROM sys.dm_cdc_log_scan_sessions WHERE session_id > 0 AND scan_phase = N'Done' \
@@ -47,16 +52,26 @@ pub(crate) struct Fence {
     asked_at: i64,
     last: Option<Scan>,
     moves: u32,
+    /// When a scan was last seen to end.
+    moved_at: Instant,
 }
 
 impl Fence {
-    pub(crate) async fn ask(connection: &mut Connection) -> Result<Self> {
+    /// Asks now; `scans` tells whether the log reader's scans can be seen here.
+    pub(crate) async fn ask(connection: &mut Connection, scans: bool) -> Result<Self> {
         let doing = "asking for the end of the log";
-        let results = connection.results(doing, &format!("{LOG_END}; SELECT GETDATE(); {SCAN}")).await?;
+        let scan = if scans { SCAN } else { "" };
+        let results = connection.results(doing, &format!("{LOG_END}; SELECT GETDATE(); {scan}")).await?;
         let [end, clock, rest @ ..] = &results[..] else { return Err(undecodable(format!("{doing}: no answer"))) };
         let asked_at = clock.first().and_then(|row| row.get_column_data(0).ok()).and_then(unix_micros);
         let asked_at = asked_at.ok_or_else(|| undecodable("the server did not tell its clock"))?;
-        Ok(Self { end: log_end(end)?, asked_at, last: rest.first().and_then(|rows| Scan::of(rows)), moves: 0 })
+        Ok(Self {
+            end: log_end(end)?,
+            asked_at,
+            last: rest.first().and_then(|rows| Scan::of(rows)),
+            moves: 0,
+            moved_at: Instant::now(),
+        })
     }
 
     /// Whether everything that was committed before the question has been captured by now.
@@ -65,11 +80,33 @@ impl Fence {
         Ok(self.learn(Scan::of(&rows), most))
     }
 
+    /// The error for a log reader that has not finished a scan for longer than `patience`: the change tables stand still,
+    /// and that nothing comes out of them says nothing.
+    pub(crate) async fn stands_still(&self, connection: &mut Connection, patience: Duration) -> Option<SourceError> {
+        let silent = self.moved_at.elapsed();
+        if silent <= patience {
+            return None;
+        }
+        let errors = "SELECT TOP (1) error_number FROM sys.dm_cdc_errors ORDER BY entry_time DESC";
+        let failure = connection.rows("asking for the log reader's errors", errors).await.ok();
+        let failure = failure.and_then(|rows| rows.first().and_then(|row| row.int(0)));
+        let failure = failure.map_or(String::new(), |number| format!("; the last error it noted is {number}"));
+        let message = format!(
+            "the log reader has finished no scan for {} s: the capture job does not run, and changes do not come{failure}",
+            silent.as_secs()
+        );
+        Some(unreachable(message).hint(
+            "start SQL Server Agent and the capture job: EXEC sys.sp_cdc_start_job @job_type = N'capture'; \
+             nothing is lost as long as the log is kept",
+        ))
+    }
+
     fn learn(&mut self, now: Option<Scan>, most: i64) -> bool {
         let Some(scan) = now else { return false };
         if now != self.last {
             self.last = now;
             self.moves += 1;
+            self.moved_at = Instant::now();
         }
         let began_after = scan.started > self.asked_at || self.moves >= 2;
         began_after && scan.transactions < most
@@ -96,7 +133,7 @@ mod tests {
     }
 
     fn asked(last: Option<Scan>) -> Fence {
-        Fence { end: Lsn::default(), asked_at: 100, last, moves: 0 }
+        Fence { end: Lsn::default(), asked_at: 100, last, moves: 0, moved_at: Instant::now() }
     }
 
     #[test]

@@ -63,6 +63,18 @@ impl fmt::Debug for Password {
     }
 }
 
+/// Where changes come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Change data capture where the database has it, else change tracking.
+    #[default]
+    Auto,
+    /// Change data capture: every change, in commit order.
+    Cdc,
+    /// Change tracking: which rows changed, and their present state.
+    ChangeTracking,
+}
+
 /// How to reach a server.
 #[derive(Clone, Debug)]
 pub struct SqlServerConfig {
@@ -78,8 +90,15 @@ pub struct SqlServerConfig {
     pub password: Option<Password>,
     /// TLS settings.
     pub tls: TlsConfig,
-    /// Pause between two looks at the change tables. Default 500 ms.
+    /// Where changes come from. Default [`Mode::Auto`].
+    pub mode: Mode,
+    /// Asks an availability group for a secondary that may only be read. Default `false`.
+    pub read_only: bool,
+    /// Pause between two looks for changes. Default 500 ms.
     pub poll_interval: Duration,
+    /// How long the log reader may finish no scan before the stream says so and fails. Default 2 min: a job that reads a long
+    /// log for the first time is silent for a while.
+    pub capture_timeout: Duration,
     /// How the connections call themselves in `sys.dm_exec_sessions`.
     pub application_name: String,
     /// Limit for connecting, TLS and login together. Default 15 s.
@@ -100,7 +119,10 @@ impl SqlServerConfig {
             user: user.into(),
             password: None,
             tls: TlsConfig::default(),
+            mode: Mode::Auto,
+            read_only: false,
             poll_interval: Duration::from_millis(500),
+            capture_timeout: Duration::from_secs(120),
             application_name: "tidemark".into(),
             connect_timeout: Duration::from_secs(15),
             statement_timeout: Duration::from_secs(600),

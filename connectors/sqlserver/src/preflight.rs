@@ -40,8 +40,15 @@ pub(crate) async fn run(config: &SqlServerConfig, tables: &[TableRequest]) -> Re
         true => {
             out.push(Finding::ok("source.cdc", "change data capture is enabled in the database"));
             rights(connection, config, &mut out).await?;
-            log_reader(connection, &mut out).await?;
-            jobs(connection, &mut out).await?;
+            if config.read_only {
+                out.push(Finding::ok(
+                    "source.replica",
+                    "a read-only secondary: the log reader and its jobs are the primary's and are not looked at here",
+                ));
+            } else {
+                log_reader(connection, &mut out).await?;
+                jobs(connection, &mut out).await?;
+            }
         }
         false => out.push(Finding::error(
             "source.cdc",

@@ -150,6 +150,8 @@ impl Tail {
             batch: Vec::new(),
             bytes: 0,
             pause: config.poll_interval,
+            patience: config.capture_timeout,
+            sees_scans: !config.read_only,
         };
         task.rename_log();
         // A position that is lost is told at once.
@@ -180,6 +182,10 @@ struct Task {
     batch: Vec<SourceMessage>,
     bytes: usize,
     pause: Duration,
+    /// How long the log reader may be silent.
+    patience: Duration,
+    /// Not on a replica.
+    sees_scans: bool,
 }
 
 /// What one look at the server gave.
@@ -228,9 +234,12 @@ impl Task {
     async fn round(&mut self) -> Result<bool> {
         let mut passed = false;
         if self.shared.asked.swap(false, Ordering::AcqRel) && self.fence.is_none() {
-            self.fence = Some(Fence::ask(&mut self.session.connection).await?);
-        } else if let Some(fence) = &mut self.fence {
+            self.fence = Some(Fence::ask(&mut self.session.connection, self.sees_scans).await?);
+        } else if let Some(fence) = self.fence.as_mut().filter(|_| self.sees_scans) {
             passed = fence.is_passed(&mut self.session.connection, self.most).await?;
+            if let Some(error) = fence.stands_still(&mut self.session.connection, self.patience).await {
+                return Err(error);
+            }
         }
         let look = match self.look().await {
             // An instance that cannot be seen may be gone: making the plans anew tells which.
@@ -243,6 +252,7 @@ impl Task {
             }
             other => other?,
         };
+        passed |= self.fence.as_ref().is_some_and(|fence| look.head >= fence.end);
         let mut to = look.head;
         let changed = look.fingerprint != self.fingerprint;
         let before = self.fingerprint.altered;

@@ -49,6 +49,10 @@ impl Connection {
             unreachable(format!("{address} cannot be reached: {e}")).hint("check host, port and firewall")
         })?;
         let _ = tcp.set_nodelay(true);
+        if config.tls.strict && config.tls.mode == tls::TlsMode::Disable {
+            return Err(setting_wrong("strict encryption is asked for, and TLS is disabled")
+                .hint("set mode = \"verify-full\" in [source.tls], or encryption = \"standard\""));
+        }
         let inner = match config.tls.client_config()? {
             None => Inner { stream: Box::new(tcp), prelogin: Prelogin::Passed },
             Some(tls) => {
@@ -62,6 +66,7 @@ impl Connection {
         driver.application_name(&config.application_name);
         let password = config.password.as_ref().map_or("", |p| p.expose());
         driver.authentication(AuthMethod::sql_server(&config.user, password));
+        driver.readonly(config.read_only);
         driver.encryption(EncryptionLevel::NotSupported);
         driver.lossy_utf16_decoding(true);
         driver.handshake_timeout(Some(config.connect_timeout));

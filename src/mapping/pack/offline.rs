@@ -292,6 +292,7 @@ impl Synthetic {
             nullable: false,
             max_length: None,
             may_be_unchanged: false,
+            unlogged: false,
             labels: Vec::new(),
         };
         let columns = self.columns.into_iter().map(column).collect();

@@ -21,6 +21,7 @@ fn column(name: &str, logical: LogicalType, nullable: bool) -> Column {
         nullable,
         max_length: None,
         may_be_unchanged: false,
+        unlogged: false,
         labels: Vec::new(),
     }
 }
@@ -43,9 +44,11 @@ fn customers() -> TableSchema {
         column("token", Uuid, true),
         column("extra", Json, true),
         column("notes", Text, true),
+        column("computed", Int, true),
     ];
     columns[1].max_length = Some(40);
     columns[13].may_be_unchanged = true;
+    (columns[14].may_be_unchanged, columns[14].unlogged) = (true, true);
     TableSchema { table: TableId::new("public", "customers"), columns, key: vec![0], full_before_image: false }
 }
 

@@ -63,6 +63,16 @@ fn anything_else_that_needs_a_column_left_out_asks_for_the_row() {
     assert_eq!(document(&pack_text("", "a = \"c.customer_id\""), &unchanged), r#"{"a":"ALFKI"}"#);
 }
 
+/// That it is unchanged in the log says nothing of a column that the log never carries.
+#[test]
+fn a_column_that_is_never_in_the_log_asks_for_the_row() {
+    let text = pack_text("", "name = \"c.company_name\"\nx = \"c.computed\"");
+    let applied = apply(&text, &with(&[("computed", Value::Unchanged)]));
+    assert!(matches!(applied, Applied::NeedsRow), "{applied:?}");
+    assert_eq!(document(&text, &with(&[("computed", Value::Int(7))])), r#"{"name":" Alfreds ","x":7}"#);
+    assert_eq!(document(&pack_text("", "a = \"1\""), &with(&[("computed", Value::Unchanged)])), r#"{"a":1}"#);
+}
+
 #[test]
 fn an_object_of_one_column_is_left_out_with_it() {
     let text = pack_text("", "x = { object = { a = \"c.notes\", b = \"'k'\" } }\ny = \"1\"");

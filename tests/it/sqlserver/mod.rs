@@ -3,6 +3,8 @@
 mod corpus;
 mod fixture;
 mod mangle;
+mod scenarios;
+mod scene;
 mod server;
 
 use fixture::SqlServerFixture;

@@ -26,6 +26,7 @@ pub struct Server {
     pub port: u16,
     pub user: String,
     pub password: String,
+    simulated: bool,
     /// The simulator's process, which ends when its input is closed, or when it writes to an output that nobody has open.
     process: Option<(Child, ChildStdin, Lines<BufReader<ChildStdout>>)>,
 }
@@ -61,6 +62,7 @@ impl Server {
             port: port.parse().map_err(|_| wanted())?,
             user: user.into(),
             password: password.trim_end_matches(['\r', '\n']).into(),
+            simulated: false,
             process: None,
         })
     }
@@ -84,12 +86,25 @@ impl Server {
             port: port.ok_or("the simulator did not tell its port")?,
             user: "sa".into(),
             password: Options::default().sa_password,
+            simulated: true,
             process: Some((child, input, lines)),
         })
     }
 
     pub fn is_simulated(&self) -> bool {
-        self.process.is_some()
+        self.simulated
+    }
+
+    /// A simulator in this process.
+    pub fn of(sim: &Sim) -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: sim.port(),
+            user: "sa".into(),
+            password: Options::default().sa_password,
+            simulated: true,
+            process: None,
+        }
     }
 
     /// A session of the administrator.
@@ -173,6 +188,17 @@ impl Session {
     /// Rows of a batch's first result, as text.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
         self.attempt(sql).await.map_err(|(_, text)| text)
+    }
+
+    /// Rows of a batch's first result, each cell with its column's name.
+    pub async fn named(&mut self, sql: &str) -> Result<Vec<Vec<(String, Option<String>)>>, String> {
+        let work = async {
+            let results = self.0.simple_query(sql).await?.into_results().await?;
+            let of = |row: &tiberius::Row| row.cells().map(|(c, cell)| (c.name().to_owned(), text(cell))).collect();
+            Ok(results.first().map(|rows| rows.iter().map(of).collect()).unwrap_or_default())
+        };
+        let failed = |e: tiberius::error::Error| format!("{e} in: {sql}");
+        work.with_subscriber(NoSubscriber::new()).await.map_err(failed)
     }
 
     /// As [`Session::rows`]; a refusal of the server comes with its number.

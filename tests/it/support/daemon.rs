@@ -21,6 +21,7 @@ pub struct Tenant {
     pub database: String,
     pub pack: PathBuf,
     pub crm_url: String,
+    pub source_user: String,
     pub source_password: String,
     pub on_gap: &'static str,
     /// Rows of a snapshot's page.
@@ -48,6 +49,7 @@ impl Tenant {
             database: source.database().into(),
             pack: super::source::repository(pack),
             crm_url: crm.base_url(),
+            source_user: "tidemark".into(),
             source_password: PASSWORD.into(),
             on_gap: "resync",
             chunk_rows: 50,
@@ -84,7 +86,7 @@ tenant = "e2e"
 host = "127.0.0.1"
 port = {source_port}
 database = "{database}"
-user = "tidemark"
+user = "{source_user}"
 password = {{ env = "SOURCE_PASSWORD" }}
 tls = {{ mode = "disable" }}
 {engine}
@@ -115,6 +117,7 @@ log = {{ level = "{level}", format = "json" }}
 "#,
             engine = self.engine,
             source_port = self.source_port,
+            source_user = self.source_user,
             database = self.database,
             pack = self.pack.display(),
             crm_url = self.crm_url,

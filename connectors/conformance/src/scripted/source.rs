@@ -159,6 +159,7 @@ fn schema_of(name: &str, table: &ModelTable) -> TableSchema {
         nullable: at >= table.key,
         max_length: None,
         may_be_unchanged: *kind == ColumnKind::Big,
+        unlogged: false,
         labels: Vec::new(),
     };
     TableSchema {
