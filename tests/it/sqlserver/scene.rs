@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_conformance::{Proxy, Rng};
 
+/// Every state that each record had: table, external id, number, whether it was there.
+pub type Account = Arc<Mutex<Vec<(String, String, i64, bool)>>>;
+
 /// A server with a database of the scenario.
 pub struct SqlServerSource {
     pub server: Arc<Server>,
@@ -21,7 +24,7 @@ pub struct SqlServerSource {
     /// The daemon connects to this machine; a server that was lent is elsewhere.
     door: Proxy,
     /// Every state that each record had: table, external id, number, whether it was there.
-    pub account: Arc<Mutex<Vec<(String, String, i64, bool)>>>,
+    pub account: Account,
 }
 
 pub type SqlServerScene = Scene<SqlServerSource>;
@@ -261,7 +264,7 @@ pub struct Workload {
     rng: Rng,
     rev: i64,
     shop: Shop,
-    account: Arc<Mutex<Vec<(String, String, i64, bool)>>>,
+    account: Account,
     pub committed: u64,
 }
 
