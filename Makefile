@@ -11,8 +11,8 @@ help: ## this list
 setup: ## install what is missing
 	@scripts/setup
 
-demo: setup ## a vendor database, a CRM, live changes and the daemon, for about two minutes (SOURCE=mysql|mariadb, ARGS="--keep")
-	@$(CARGO) build --quiet
+demo: setup ## a vendor database, a CRM, live changes and the daemon, for about two minutes (SOURCE=mysql|mariadb|sqlserver, ARGS="--keep")
+	@$(CARGO) build --quiet -p tidemark $(if $(filter sqlserver,$(SOURCE)),-p tidemark-sqlserver-sim)
 	@target/debug/tidemark demo $(if $(SOURCE),--source $(SOURCE)) $(ARGS)
 
 test: setup test-only ## every test, on real servers

@@ -41,6 +41,8 @@ enum Source {
     Postgres,
     Mysql,
     Mariadb,
+    /// The simulator that the tests use: SQL Server itself is not at hand here.
+    Sqlserver,
 }
 
 pub(super) async fn run(args: DemoArgs) -> Result<()> {
@@ -49,6 +51,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<()> {
             Source::Postgres => Server::Postgres,
             Source::Mysql => Server::Mysql(MysqlFlavour::MySql),
             Source::Mariadb => Server::Mysql(MysqlFlavour::MariaDb),
+            Source::Sqlserver => Server::SqlServer,
         },
         seconds: args.seconds,
         per_second: args.rate,

@@ -35,6 +35,7 @@ impl Daemon {
                 ("postgres", format!("[source.postgres]\nslot        = \"tidemark\"\npublication = \"{USER}\""))
             }
             Server::Mysql(_) => ("mysql", "[source.mysql]\nserver_id = 7001".to_owned()),
+            Server::SqlServer => ("sqlserver", "[source.sqlserver]\npoll_interval = \"200ms\"".to_owned()),
         };
         let text = format!(
             r#"# The tenant of `tidemark demo`.

@@ -60,7 +60,7 @@ pub async fn run(
     tally: Arc<Tally>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), SceneError> {
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::new(seed, owner.is_transact());
     let start = Instant::now();
     while !*stop.borrow() {
         let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u64;
@@ -71,7 +71,7 @@ pub async fn run(
         // Mostly small transactions, now and then a large one: what applications do.
         let size =
             if dice.rng.random_ratio(1, 40) { dice.rng.random_range(50..200) } else { dice.rng.random_range(1..12) };
-        owner.execute("begin").await?;
+        owner.execute(if owner.is_transact() { "begin tran" } else { "begin" }).await?;
         let mut done = Done::default();
         for _ in 0..size {
             let (text, counter) = dice.change();
@@ -89,12 +89,13 @@ struct Dice {
     /// Numbers of the next new rows.
     order: i64,
     customer: u32,
+    transact: bool,
 }
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, transact: bool) -> Self {
         let (order, customer) = (FIRST_ORDER + i64::from(ORDERS), CUSTOMERS + 1);
-        Self { rng: StdRng::seed_from_u64(seed), order, customer }
+        Self { rng: StdRng::seed_from_u64(seed), order, customer, transact }
     }
 
     fn new_order(&mut self) -> i64 {
@@ -102,16 +103,21 @@ impl Dice {
         self.order
     }
 
-    /// One statement, in SQL that PostgreSQL, MySQL (with ANSI quotes) and MariaDB share, and what it counts as. The
-    /// numbers come from our own dice, so that they may stand in the text.
+    /// One statement, in SQL that PostgreSQL, MySQL (with ANSI quotes) and MariaDB share, or in Transact-SQL, and what it
+    /// counts as. The numbers come from our own dice, so that they may stand in the text.
     fn change(&mut self) -> (String, fn(&mut Done) -> &mut u64) {
         let (n, m) = (self.rng.random_range(0..1_000_000_u32), self.rng.random_range(0..10_000_u32));
         // A key that exists, without reading the table: the next one above a random place. MySQL changes no table that a
         // subquery of the statement reads, unless it is one level further down.
+        let (top, limit) = if self.transact { ("top (1) ", "") } else { ("", " limit 1") };
         let some = |table: &str, key: &str, from: String| {
             format!(
-                r#"(select i from (select "{key}" as i from "{table}" where "{key}" >= {from} order by 1 limit 1) s)"#
+                r#"(select i from (select {top}"{key}" as i from "{table}" where "{key}" >= {from} order by 1{limit}) s)"#
             )
+        };
+        let (now, second) = match self.transact {
+            true => ("sysdatetime()", "cast(sysdatetime() as datetime2(0))"),
+            false => ("localtimestamp(3)", "localtimestamp(0)"),
         };
         let order = some("Orders", "OrderID", format!("{FIRST_ORDER} + {n} % {ORDERS}"));
         let customer = some("Customers", "CustomerID", format!("'{}'", customer_id(n % CUSTOMERS)));
@@ -120,7 +126,7 @@ impl Dice {
                 let id = self.new_order();
                 let text = format!(
                     r#"insert into "Orders" ("OrderID", "CustomerID", "EmployeeID", "OrderDate", "ShipVia", "Freight", "ShipCity")
-                       values ({id}, {customer}, 1 + {n} % 9, localtimestamp(3), 1 + {n} % 3, {m} / 100.0, 'Lyon')"#
+                       values ({id}, {customer}, 1 + {n} % 9, {now}, 1 + {n} % 3, {m} / 100.0, 'Lyon')"#
                 );
                 (text, |d| &mut d.inserted)
             }
@@ -134,7 +140,7 @@ impl Dice {
                 (text, |d| &mut d.inserted)
             }
             32..62 => {
-                let set = format!(r#""Freight" = {m} / 100.0, "ShippedDate" = localtimestamp(0)"#);
+                let set = format!(r#""Freight" = {m} / 100.0, "ShippedDate" = {second}"#);
                 (format!(r#"update "Orders" set {set} where "OrderID" = {order}"#), |d| &mut d.updated)
             }
             62..78 => {
@@ -152,6 +158,17 @@ impl Dice {
                        and not exists (select 1 from "Orders" where "Orders"."CustomerID" = "Customers"."CustomerID")"#
                 );
                 (text, |d| &mut d.deleted)
+            }
+            // A number that the server gives out cannot be changed there; a newcomer's key can, if no order has it.
+            _ if self.transact => {
+                let customer = some("Customers", "CustomerID", format!("'{}'", customer_id(CUSTOMERS + 1)));
+                self.customer += 1;
+                let id = customer_id(self.customer);
+                let text = format!(
+                    r#"update "Customers" set "CustomerID" = '{id}' where "CustomerID" = {customer}
+                       and not exists (select 1 from "Orders" where "Orders"."CustomerID" = "Customers"."CustomerID")"#
+                );
+                (text, |d| &mut d.rekeyed)
             }
             _ => {
                 let id = self.new_order();

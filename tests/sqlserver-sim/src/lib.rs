@@ -33,5 +33,5 @@ mod types;
 
 pub use error::{Result, SqlError};
 pub use options::{Certificate, Encryption, Options, Quirks};
-pub use sim::{Backup, Sim};
+pub use sim::{Backup, Console, Sim};
 pub use tds::tls::Framed;

@@ -1,11 +1,12 @@
 //! `sqlserver-sim`: the simulated server as a program, for the demo and for looking at it with any client.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tidemark_sqlserver_sim::{Options, Sim};
 
 const USAGE: &str = "\
-usage: sqlserver-sim [--port N] [--database NAME] [--load FILE.sql] [--cdc] [--snapshot-isolation]
+usage: sqlserver-sim [--port N] [--database NAME] [--load FILE.sql] [--cdc] [--snapshot-isolation] [--console]
 
 A simulated SQL Server on 127.0.0.1. It is a test tool: it knows a part of T-SQL and keeps nothing.
   --port N              port (14330)
@@ -13,6 +14,8 @@ A simulated SQL Server on 127.0.0.1. It is a test tool: it knows a part of T-SQL
   --load FILE.sql       script to run in it, batches separated by GO
   --cdc                 enable change data capture for the database and all its tables that have a primary key
   --snapshot-isolation  ALLOW_SNAPSHOT_ISOLATION ON
+  --console             run batches from the standard input as sa, each ended by a line GO; answer each with a line `ok N`
+                        (rows changed) or `error` and its words; end with the input
 
 Log in as sa with the password in SQLSERVER_SIM_PASSWORD, or Passw0rd! without it.";
 
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let mut options = Options { port: 14_330, ..Options::default() };
     let (mut database, mut load, mut cdc): (String, Option<PathBuf>, bool) = ("vendor".into(), None, false);
+    let mut console = false;
     let mut args = std::env::args().skip(1);
     while let Some(a) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{a} needs a value\n\n{USAGE}"));
@@ -37,6 +41,7 @@ fn run() -> Result<(), String> {
             "--database" => database = value()?,
             "--load" => load = Some(value()?.into()),
             "--cdc" => cdc = true,
+            "--console" => console = true,
             "--snapshot-isolation" => options.snapshot_isolation = true,
             "--help" | "-h" => {
                 println!("{USAGE}");
@@ -71,7 +76,31 @@ fn run() -> Result<(), String> {
         }
     }
     println!("listening on {}", sim.address());
+    if console {
+        return serve_console(&sim, &database).map_err(|e| e.to_string());
+    }
     loop {
         std::thread::park();
     }
+}
+
+/// Batches from the standard input, until it ends.
+fn serve_console(sim: &Sim, database: &str) -> std::io::Result<()> {
+    let mut session = sim.console(database).map_err(std::io::Error::other)?;
+    let mut batch = String::new();
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        if !line.trim().eq_ignore_ascii_case("go") {
+            batch.push_str(&line);
+            batch.push('\n');
+            continue;
+        }
+        match session.run(&batch) {
+            Ok(rows) => println!("ok {rows}"),
+            Err(e) => println!("error {}", e.to_string().replace('\n', " ")),
+        }
+        std::io::stdout().flush()?;
+        batch.clear();
+    }
+    Ok(())
 }

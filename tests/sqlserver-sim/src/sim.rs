@@ -114,6 +114,12 @@ impl Sim {
         Ok(())
     }
 
+    /// A session of `sa` that stays: settings and transactions last from one call to the next.
+    pub fn console(&self, database: &str) -> Result<Console> {
+        let login = self.server.login("sa").ok_or_else(|| fault("no sa"))?;
+        Ok(Console { session: Session::open(&self.server, &login, database)? })
+    }
+
     fn database(&self, name: &str) -> Result<Arc<Database>> {
         self.server
             .database(name)
@@ -291,6 +297,26 @@ impl Sim {
     }
 }
 
+/// See [`Sim::console`].
+pub struct Console {
+    session: Session,
+}
+
+impl Console {
+    /// Runs a batch; answers how many rows its last statement changed or gave.
+    ///
+    /// Fails with the first error.
+    pub fn run(&mut self, sql: &str) -> Result<u64> {
+        let mut rows = Rows::default();
+        self.session.variables.clear();
+        self.session.batch(sql, &mut rows);
+        match rows.error {
+            Some(e) => Err(e),
+            None => Ok(rows.count),
+        }
+    }
+}
+
 impl Drop for Sim {
     fn drop(&mut self) {
         self.server.agent.shut_down();
@@ -306,6 +332,8 @@ impl Drop for Sim {
 #[derive(Default)]
 struct Rows {
     rows: Vec<Vec<Option<String>>>,
+    /// Of the last statement that had one.
+    count: u64,
     error: Option<SqlError>,
 }
 
@@ -329,7 +357,9 @@ impl Output for Rows {
         self.rows.push(columns.iter().zip(row).map(text).collect());
     }
 
-    fn done(&mut self, _: Option<u64>, _: bool) {}
+    fn done(&mut self, count: Option<u64>, _: bool) {
+        self.count = count.unwrap_or(self.count);
+    }
 
     fn info(&mut self, _: &SqlError) {}
 

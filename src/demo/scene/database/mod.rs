@@ -2,6 +2,7 @@
 
 mod mysql;
 mod postgres;
+mod sqlserver;
 
 use super::SceneError;
 use tidemark_throwaway::MysqlFlavour;
@@ -32,6 +33,8 @@ pub enum Server {
     Postgres,
     /// MariaDB or MySQL.
     Mysql(MysqlFlavour),
+    /// The simulated SQL Server of the tests.
+    SqlServer,
 }
 
 impl Server {
@@ -41,6 +44,9 @@ impl Server {
             Server::Postgres => "PostgreSQL",
             Server::Mysql(MysqlFlavour::MariaDb) => "MariaDB",
             Server::Mysql(MysqlFlavour::MySql) => "MySQL",
+            Server::SqlServer => {
+                "SIMULATED SQL Server (the tests' simulator; the real product cannot be installed here)"
+            }
         }
     }
 }
@@ -51,6 +57,8 @@ pub enum Database {
     Postgres(postgres::Postgres),
     /// MariaDB or MySQL.
     Mysql(mysql::Mysql),
+    /// The simulated SQL Server.
+    SqlServer(sqlserver::SqlServer),
 }
 
 /// The connection of the application that owns the data.
@@ -59,6 +67,8 @@ pub enum Owner {
     Postgres(postgres::Owner),
     /// To MariaDB or MySQL.
     Mysql(mysql::Owner),
+    /// To the simulated SQL Server.
+    SqlServer(sqlserver::Owner),
 }
 
 impl Database {
@@ -70,6 +80,7 @@ impl Database {
         Ok(match server {
             Server::Postgres => Database::Postgres(postgres::Postgres::start()?),
             Server::Mysql(flavour) => Database::Mysql(mysql::Mysql::start(flavour)?),
+            Server::SqlServer => Database::SqlServer(sqlserver::SqlServer::start()?),
         })
     }
 
@@ -78,6 +89,7 @@ impl Database {
         match self {
             Database::Postgres(server) => server.port(),
             Database::Mysql(server) => server.port(),
+            Database::SqlServer(server) => server.port(),
         }
     }
 
@@ -86,7 +98,7 @@ impl Database {
     ///
     /// # Errors
     /// If the server cannot be reached or a statement fails.
-    pub async fn fill(&self) -> Result<Owner, SceneError> {
+    pub async fn fill(&mut self) -> Result<Owner, SceneError> {
         match self {
             Database::Postgres(server) => {
                 let owner = server.connect().await?;
@@ -97,6 +109,11 @@ impl Database {
                 let mut owner = server.connect()?;
                 owner.fill().await?;
                 Ok(Owner::Mysql(owner))
+            }
+            Database::SqlServer(server) => {
+                let mut owner = server.connect()?;
+                owner.fill().await?;
+                Ok(Owner::SqlServer(owner))
             }
         }
     }
@@ -111,6 +128,12 @@ impl Owner {
         match self {
             Owner::Postgres(owner) => owner.execute(sql).await,
             Owner::Mysql(owner) => owner.execute(sql).await,
+            Owner::SqlServer(owner) => owner.execute(sql).await,
         }
+    }
+
+    /// Whether it understands Transact-SQL rather than what the others share.
+    pub fn is_transact(&self) -> bool {
+        matches!(self, Owner::SqlServer(_))
     }
 }
