@@ -3,7 +3,7 @@ CARGO ?= cargo
 # 1: a test that cannot run because a server or a tool is missing fails. 0: it says that it was skipped.
 export TIDEMARK_REQUIRE_ALL ?= 1
 
-.PHONY: help setup demo test test-only soak fmt fmt-check lint doc build release bench ci
+.PHONY: help setup demo test test-only test-postgres soak fmt fmt-check lint doc build release bench ci
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,6 +22,17 @@ test-only:
 	    $(CARGO) nextest run --workspace --no-tests=fail --no-fail-fast $(ARGS) && $(CARGO) test --workspace --doc --quiet; \
 	else \
 	    $(CARGO) test --workspace --no-fail-fast $(ARGS); \
+	fi
+
+# The connector's own tests, the battery, kill -9 and the types, on another version than the machine's.
+test-postgres: setup ## what depends on PostgreSQL's version, on another one (PG=17|18)
+	@bin=$$(scripts/postgres-server $(PG)) && export TIDEMARK_PG_BIN=$$bin && \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run -p tidemark-postgres -p tidemark --no-tests=fail --no-fail-fast $(ARGS) \
+	        -E 'package(tidemark-postgres) + (binary(it) & (test(=postgres::conformance) + test(=scenarios::kills::random_changes_and_kills) + test(/^scenarios::types::/)))'; \
+	else \
+	    $(CARGO) test -p tidemark-postgres --no-fail-fast && \
+	    $(CARGO) test -p tidemark --test it --no-fail-fast -- --exact postgres::conformance scenarios::kills::random_changes_and_kills; \
 	fi
 
 soak: setup ## the long versions of the random tests: kill -9, faults, large tables
