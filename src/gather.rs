@@ -303,3 +303,137 @@ pub fn key_without_null(row: &Row, columns: &[usize]) -> Option<RowKey> {
     }
     RowKey::of(row, columns)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::{CompileOptions, Pack, compile};
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tidemark_conformance::scripted::ScriptedFixture;
+    use tidemark_conformance::{Cell, ColumnKind, Fixture, Op, TableDef};
+    use tidemark_contract::{
+        Capabilities, ChangeStream, FetchedRows, Finding, Lag, Position, Result, ScanCursor, SnapshotChunk,
+    };
+
+    /// Counts the questions for rows by value.
+    struct Counting(Arc<dyn Connector>, AtomicUsize);
+
+    #[async_trait]
+    impl Connector for Counting {
+        fn name(&self) -> &'static str {
+            self.0.name()
+        }
+        fn capabilities(&self) -> Capabilities {
+            self.0.capabilities()
+        }
+        async fn preflight(&self, tables: &[TableRequest]) -> Result<Vec<Finding>> {
+            self.0.preflight(tables).await
+        }
+        async fn discover(&self, tables: &[TableRequest]) -> Result<Vec<Arc<TableSchema>>> {
+            self.0.discover(tables).await
+        }
+        async fn estimate_rows(&self, table: &TableId) -> Result<Option<u64>> {
+            self.0.estimate_rows(table).await
+        }
+        async fn open_stream(
+            &self,
+            tables: &[TableRequest],
+            from: Option<&Position>,
+        ) -> Result<Box<dyn ChangeStream>> {
+            self.0.open_stream(tables, from).await
+        }
+        fn covers(&self, reached: &Position, goal: &Position) -> Result<bool> {
+            self.0.covers(reached, goal)
+        }
+        async fn snapshot_chunk(
+            &self,
+            table: &TableRequest,
+            after: Option<&ScanCursor>,
+            limit: usize,
+        ) -> Result<SnapshotChunk> {
+            self.0.snapshot_chunk(table, after, limit).await
+        }
+        async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows> {
+            self.0.fetch_rows(table, keys).await
+        }
+        async fn find_rows(
+            &self,
+            table: &TableRequest,
+            columns: &[Box<str>],
+            values: &[RowKey],
+            after: Option<&ScanCursor>,
+            limit: usize,
+        ) -> Result<SnapshotChunk> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.find_rows(table, columns, values, after, limit).await
+        }
+        async fn lag(&self, from: Option<&Position>) -> Result<Lag> {
+            self.0.lag(from).await
+        }
+        async fn release(&self) -> Result<Vec<String>> {
+            self.0.release().await
+        }
+    }
+
+    const PACK: &str = r#"
+        tidemark = 1
+        [pack]
+        name = "orders"
+        version = "1"
+        [record.order]
+        from = "orders as o"
+        external_id = "o.id"
+        [record.order.children.lines]
+        from = "lines as l"
+        on = "l.order_id = o.id"
+        order_by = "l.id"
+        [record.order.children.lines.join.product]
+        from = "products as p"
+        on = "p.id = l.product"
+        [record.order.children.lines.fields]
+        name = "p.name"
+        [record.order.fields]
+        count = "count(lines)"
+    "#;
+
+    /// Five hundred parents with their lines and the lines' products cost one question for each related table.
+    #[tokio::test]
+    async fn five_hundred_parents_cost_one_question_for_each_related_table() {
+        let fixture = ScriptedFixture::new(None);
+        let orders = TableDef::new("orders", 1, &[("id", ColumnKind::Int), ("note", ColumnKind::Text)]);
+        let lines = [("order_id", ColumnKind::Int), ("id", ColumnKind::Int), ("product", ColumnKind::Int)];
+        let lines = TableDef::new("lines", 2, &lines);
+        let products = TableDef::new("products", 1, &[("id", ColumnKind::Int), ("name", ColumnKind::Text)]);
+        fixture.reset(&[orders, lines, products]).await.unwrap();
+        let mut ops: Vec<Op> =
+            (0..20).map(|n| Op::insert("products", &[Cell::Int(n), Cell::text(&format!("product {n}"))])).collect();
+        for order in 0..500 {
+            ops.push(Op::insert("orders", &[Cell::Int(order), Cell::text("-")]));
+            for line in 0..3 {
+                let id = order * 3 + line;
+                ops.push(Op::insert("lines", &[Cell::Int(order), Cell::Int(id), Cell::Int(id % 20)]));
+            }
+        }
+        fixture.apply(&ops).await.unwrap();
+        let connector = Counting(fixture.connector(), AtomicUsize::new(0));
+        let catalogue = connector.discover(&[]).await.unwrap();
+        let pack = Pack::parse("orders.toml", PACK, None, None).unwrap();
+        let schema = &catalogue[0].table.schema;
+        let (mapping, _) =
+            compile(&pack, &catalogue, schema, None, &CompileOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+        let requests = mapping.requests();
+        let rule = &mapping.rules[0];
+        let own = requests.iter().find(|request| request.table == rule.table).unwrap();
+        let page = connector.snapshot_chunk(own, None, 1000).await.unwrap();
+        assert_eq!(page.rows.len(), 500);
+        let made = Gatherer::new(&connector, &requests).records(rule, &page.schema, &page.rows).await.unwrap();
+        assert_eq!(made.len(), 500);
+        for record in made {
+            let Applied::Upsert { document, .. } = record else { panic!("{record:?}") };
+            let json: serde_json::Value = serde_json::from_slice(document.json()).unwrap();
+            assert_eq!((json["count"].as_i64(), json["lines"].as_array().map(Vec::len)), (Some(3), Some(3)));
+        }
+        assert_eq!(connector.1.load(Ordering::Relaxed), 2);
+    }
+}
