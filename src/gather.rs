@@ -336,11 +336,7 @@ mod tests {
         async fn estimate_rows(&self, table: &TableId) -> Result<Option<u64>> {
             self.0.estimate_rows(table).await
         }
-        async fn open_stream(
-            &self,
-            tables: &[TableRequest],
-            from: Option<&Position>,
-        ) -> Result<Box<dyn ChangeStream>> {
+        async fn open_stream(&self, tables: &[TableRequest], from: Option<&Position>) -> Result<Box<dyn ChangeStream>> {
             self.0.open_stream(tables, from).await
         }
         fn covers(&self, reached: &Position, goal: &Position) -> Result<bool> {
