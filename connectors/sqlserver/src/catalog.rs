@@ -253,6 +253,32 @@ impl Table {
         Ok(Shape { schema: Arc::new(schema), kinds, ids, object: self.object, sql_name })
     }
 
+    /// How the table is read for `request` when change tracking tells what changed: rows come from the table itself, so
+    /// nothing is ever left out, and what tells them apart is the primary key.
+    pub(crate) fn tracked_shape(&self, request: &TableRequest) -> Result<Shape, String> {
+        let mut shape = self.shape(request, None)?;
+        let Some((_, primary)) = self.indexes.iter().find(|(is_primary, _)| *is_primary) else {
+            return Err("change tracking needs a primary key".into());
+        };
+        let key: Vec<i64> = shape.schema.key.iter().map(|at| shape.ids[*at]).collect();
+        if key.len() != primary.len() || !key.iter().all(|id| primary.contains(id)) {
+            return Err("the declared key is not the primary key, by which change tracking names rows".into());
+        }
+        let schema = Arc::make_mut(&mut shape.schema);
+        for column in &mut schema.columns {
+            (column.may_be_unchanged, column.unlogged) = (false, false);
+        }
+        Ok(shape)
+    }
+
+    /// How the table is read for `request` by a page, or by key.
+    pub(crate) fn read_shape(&self, request: &TableRequest, tracking: bool) -> Result<Shape, String> {
+        match tracking {
+            true => self.tracked_shape(request),
+            false => self.shape(request, self.newest()),
+        }
+    }
+
     /// Ids of the key's columns.
     fn key(&self, declared: Option<&[Box<str>]>) -> Result<Vec<i64>, String> {
         let field = |id: &i64| self.fields.iter().find(|f| f.id == *id);
@@ -295,10 +321,10 @@ impl Table {
 }
 
 /// The one table of a request.
-pub(crate) async fn one(connection: &mut Connection, request: &TableRequest) -> Result<Shape> {
+pub(crate) async fn one(connection: &mut Connection, request: &TableRequest, tracking: bool) -> Result<Shape> {
     let found = describe(connection, std::slice::from_ref(&request.table)).await?;
     let table = found.get(&request.table).ok_or_else(|| missing_table(&request.table))?;
-    table.shape(request, table.newest()).map_err(|reason| refused(&request.table, &reason))
+    table.read_shape(request, tracking).map_err(|reason| refused(&request.table, &reason))
 }
 
 /// The error for a table that was altered while it was being read.

@@ -1,7 +1,9 @@
-//! The SQL Server connector: tables in pages by key, and the tail from change data capture.
+//! The SQL Server connector: tables in pages by key, and the tail from change data capture, or from change
+//! tracking where that cannot be had.
 //!
 //! ```text
 //! lib.rs        configuration, factory, trait glue      stream.rs    the tail: a task that polls, and its handle
+//!                                                       tracking.rs  the tail from change tracking
 //! catalog.rs    tables, keys, capture instances         plan.rs      which change tables are read, and how
 //! types.rs      columns and values both ways            window.rs    change tables merged in commit order
 //! preflight.rs  findings                                pair.rs      change rows → changes
@@ -24,6 +26,7 @@ mod snapshot;
 mod sql;
 mod stream;
 mod tls;
+mod tracking;
 mod types;
 mod window;
 mod wire;
@@ -170,7 +173,8 @@ impl Connector for SqlServer {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             resume_inside_transaction: false,
-            partial_updates: true,
+            // Rows of change tracking are the table's own, and whole.
+            partial_updates: self.config.mode != Mode::ChangeTracking,
             truncate: false,
             acknowledgement_holds_log: false,
         }
@@ -184,12 +188,13 @@ impl Connector for SqlServer {
         let mut lease = self.pool.lease().await?;
         let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
         let found = catalog::describe(&mut lease.session.connection, &names).await?;
+        let tracking = lease.session.database.tracking;
         lease.give_back();
         let mut schemas = Vec::new();
         if tables.is_empty() {
             for table in found.values() {
                 let request = TableRequest { table: table.id.clone(), columns: None, key: None };
-                match table.shape(&request, table.newest()) {
+                match table.read_shape(&request, tracking) {
                     Ok(shape) => schemas.push(shape.schema),
                     Err(reason) => tracing::info!(table = %table.id, reason, "left out: it cannot be read"),
                 }
@@ -197,7 +202,7 @@ impl Connector for SqlServer {
         }
         for request in tables {
             let table = found.get(&request.table).ok_or_else(|| missing_table(&request.table))?;
-            let shape = table.shape(request, table.newest());
+            let shape = table.read_shape(request, tracking);
             schemas.push(shape.map_err(|reason| refused(&request.table, &reason))?.schema);
         }
         Ok(schemas)
@@ -252,7 +257,12 @@ impl Connector for SqlServer {
 
     async fn lag(&self, from: Option<&Position>) -> Result<Lag> {
         let mut lease = self.pool.lease().await?;
-        let lag = plan::lag(&mut lease.session.connection, from).await?;
+        let lag = match from {
+            Some(from) if lease.session.database.tracking => {
+                Lag { retention: tracking::retention(&mut lease.session, from).await?, ..Lag::default() }
+            }
+            from => plan::lag(&mut lease.session.connection, from).await?,
+        };
         lease.give_back();
         Ok(lag)
     }

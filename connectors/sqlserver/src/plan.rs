@@ -24,7 +24,7 @@ pub(crate) struct Plan {
 }
 
 /// A short hash of a table's name, to tell a table that was made again from one that is new.
-fn hash(table: &TableId) -> u32 {
+pub(crate) fn hash(table: &TableId) -> u32 {
     let bytes = table.schema.bytes().chain([0]).chain(table.name.bytes());
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -148,6 +148,19 @@ fn choose(table: &Table, request: &TableRequest, stored: &[Used], read: Option<L
             table.id
         ))),
     }
+}
+
+/// Notes for each plan where a younger instance of its table begins, if that is behind `read`.
+pub(crate) async fn find_switches(connection: &mut Connection, plans: &mut [Plan], read: Lsn) -> Result<()> {
+    let sql = "SELECT source_object_id, object_id, start_lsn FROM cdc.change_tables ORDER BY create_date, object_id";
+    let rows = connection.rows("looking for younger capture instances", sql).await?;
+    for plan in plans {
+        let of_table = rows.iter().filter(|row| row.int(0) == Some(plan.shape.object));
+        let younger = of_table.skip_while(|row| row.int(1) != Some(plan.instance.object)).skip(1);
+        let start = younger.filter_map(|row| row.bytes(2).and_then(Lsn::of)).filter(|start| *start > read).last();
+        plan.switch_at = start.or(plan.switch_at);
+    }
+    Ok(())
 }
 
 /// Something that changes whenever an instance is made or dropped, or a captured table is altered; and the last alteration.

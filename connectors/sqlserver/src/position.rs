@@ -6,11 +6,17 @@
 //! last captured transaction, moves by transactions of tables that nobody captures; a stream never resumes from it.
 //!
 //! `log` names the database and then the capture instances that the stream reads: `fork|object:table:name,…`.
+//!
+//! Under change tracking a place is a version, a decimal number; `log` is `ct/fork|begin:table:name,…` with the version from
+//! which on each table is tracked.
 
 use crate::error::{bug, lost};
 use crate::sql::{hex, unhex};
 use std::sync::Arc;
 use tidemark_contract::{Position, Result};
+
+/// How the names of logs of change tracking begin.
+pub(crate) const TRACKING: &str = "ct/";
 
 /// A log sequence number: ten bytes whose order is the log's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -109,10 +115,23 @@ pub(crate) fn used_of(log: &str) -> Vec<Used> {
     .collect()
 }
 
+/// A place of change tracking: a version.
+pub(crate) fn version_position(log: &Arc<str>, version: i64) -> Position {
+    Position { log: log.clone(), place: version.to_string().into() }
+}
+
+/// The version of a place of change tracking.
+pub(crate) fn version_of(position: &Position) -> Result<i64> {
+    position.place.parse().map_err(|_| lost(format!("`{position}` is no version of change tracking")))
+}
+
 /// Whether a tail at `reached` has delivered everything up to `goal`.
 pub(crate) fn covers(reached: &Position, goal: &Position) -> Result<bool> {
     if database_of(&reached.log) != database_of(&goal.log) {
         return Err(lost("the two positions are of different databases, or of one before and after it was restored"));
+    }
+    if reached.log.starts_with(TRACKING) {
+        return Ok(version_of(reached)? >= version_of(goal)?);
     }
     let (reached, goal) = (Place::parse(reached)?, Place::parse(goal)?);
     if reached.seen < reached.read {

@@ -36,6 +36,10 @@ pub(crate) async fn run(config: &SqlServerConfig, tables: &[TableRequest]) -> Re
             Some("ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON".into()),
         ),
     });
+    if database.tracking {
+        tracked(connection, config, tables, &mut out).await?;
+        return Ok(out);
+    }
     match database.has_cdc {
         true => {
             out.push(Finding::ok("source.cdc", "change data capture is enabled in the database"));
@@ -199,6 +203,83 @@ async fn jobs(connection: &mut Connection, out: &mut Vec<Finding>) -> Result<()>
             Some("EXEC sys.sp_cdc_add_job @job_type = N'cleanup'".into()),
         ),
     });
+    Ok(())
+}
+
+/// Findings where changes come from change tracking.
+async fn tracked(
+    connection: &mut Connection,
+    config: &SqlServerConfig,
+    tables: &[TableRequest],
+    out: &mut Vec<Finding>,
+) -> Result<()> {
+    let sql = "SELECT CAST(retention_period AS bigint), retention_period_units_desc, CAST(is_auto_cleanup_on AS int) \
+               FROM sys.change_tracking_databases WHERE database_id = DB_ID()";
+    let rows = connection.rows("looking at change tracking", sql).await?;
+    let Some(row) = rows.first() else {
+        out.push(Finding::error(
+            "source.change_tracking",
+            format!("change tracking is not enabled in database {}", config.database),
+            "change tracking (needs ALTER on the database)",
+            Some(crate::tracking::ENABLE.into()),
+        ));
+        return Ok(());
+    };
+    let unit = match row.text(1) {
+        Some("MINUTES") => 1,
+        Some("HOURS") => 60,
+        _ => 1440,
+    };
+    let minutes = row.int(0).unwrap_or(0) * unit;
+    out.push(if minutes >= RETENTION || row.int(2) == Some(0) {
+        Finding::ok("source.change_tracking", format!("change tracking keeps changes for {minutes} minutes"))
+    } else {
+        Finding::warning(
+            "source.change_tracking",
+            format!("change tracking keeps changes for {minutes} minutes: a longer stop needs a new first load"),
+            format!("at least {RETENTION} minutes"),
+            Some("ALTER DATABASE CURRENT SET CHANGE_TRACKING (CHANGE_RETENTION = 3 DAYS)".into()),
+        )
+    });
+    let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let found = catalog::describe(connection, &names).await?;
+    let sql = "SELECT CAST(object_id AS bigint) FROM sys.change_tracking_tables";
+    let on = connection.rows("looking at tracked tables", sql).await?;
+    for request in tables {
+        let before = out.len();
+        table(connection, config, request, &found, false, out).await?;
+        let (id, Some(of)) = (&request.table, found.get(&request.table)) else { continue };
+        if out.len() > before {
+            continue;
+        }
+        if let Err(reason) = of.tracked_shape(request) {
+            let fix = format!("ALTER TABLE {} ADD PRIMARY KEY (…)", table_name(id));
+            out.push(
+                Finding::error("source.key", reason, "a primary key, by which rows are named", Some(fix)).about(id),
+            );
+            continue;
+        }
+        if !on.iter().any(|row| row.int(0) == Some(of.object)) {
+            let wanted = "change tracking for the table (needs ALTER on it)";
+            let fix = Some(crate::tracking::enable(id));
+            out.push(Finding::error("source.tracked_table", "the table is not tracked", wanted, fix).about(id));
+            continue;
+        }
+        let ask_for = format!("SELECT TOP (0) SYS_CHANGE_VERSION FROM CHANGETABLE(CHANGES {}, 0) AS c", table_name(id));
+        let finding = match ask(connection, &ask_for).await? {
+            Ok(_) => Finding::ok("source.tracked_table", "the table is tracked"),
+            Err(code) => {
+                let observed = format!("the table's changes cannot be read (error {code})");
+                let fix = format!("GRANT VIEW CHANGE TRACKING ON {} TO {}", table_name(id), ident(&config.user));
+                Finding::error("source.tracked_table", observed, "VIEW CHANGE TRACKING on the table", Some(fix))
+                    .permission()
+            }
+        };
+        out.push(finding.about(id));
+    }
     Ok(())
 }
 

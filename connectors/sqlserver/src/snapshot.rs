@@ -8,10 +8,10 @@
 //! so sees everything the tail can have told.
 
 use crate::catalog::{self, Shape, restless};
-use crate::error::{changed, server_code};
-use crate::position::Place;
+use crate::error::{changed, lost, server_code};
+use crate::position::{Place, TRACKING, version_position};
 use crate::session::{LOG_END, Lease, Pool, log_end};
-use crate::sql::{hex, ident, unhex};
+use crate::sql::{Cells, hex, ident, unhex};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use tidemark_contract::{Position, Result, Row, RowBuilder, RowKey, ScanCursor, T
 const PAGE_BYTES: usize = 4 << 20;
 /// How long a shape is trusted without a look into the catalogue.
 const TRUST: Duration = Duration::from_secs(5);
+
+/// The barrier under change tracking: a transaction that can be seen has drawn its version.
+const VERSION: &str = "SELECT CAST(CHANGE_TRACKING_CURRENT_VERSION() AS bigint)";
 
 /// What one read gave.
 pub(crate) struct Read {
@@ -74,17 +77,19 @@ async fn read(
     let doing = format!("reading table {}", request.table);
     for _ in 0..3 {
         let mut lease: Lease<'_> = pool.lease().await?;
+        let tracking = lease.session.database.tracking;
         let connection = &mut lease.session.connection;
         let shape = match memory.shape(request) {
             Some(shape) => shape,
-            None => Arc::new(catalog::one(connection, request).await?),
+            None => Arc::new(catalog::one(connection, request, tracking).await?),
         };
         let sql = select(&shape)?;
+        let end = if tracking { VERSION } else { LOG_END };
         let sql = match under_snapshot && lease.session.database.has_snapshots {
             true => format!(
-                "SET TRANSACTION ISOLATION LEVEL SNAPSHOT; {sql}; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {LOG_END}"
+                "SET TRANSACTION ISOLATION LEVEL SNAPSHOT; {sql}; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {end}"
             ),
-            false => format!("{sql}; {LOG_END}"),
+            false => format!("{sql}; {end}"),
         };
         let results = match connection.results(&doing, &sql).await {
             Ok(results) => results,
@@ -95,9 +100,17 @@ async fn read(
             }
             Err(error) => return Err(error),
         };
-        let log: Arc<str> = lease.session.database.log.as_str().into();
-        let barrier = Place::at(log_end(results.last().map_or(&[], |rows| rows))?).position(&log);
-        let described = catalog::one(connection, request).await?;
+        let end = results.last().map_or(&[][..], |rows| rows);
+        let log = lease.session.database.log.as_str();
+        let barrier = match tracking {
+            true => {
+                let version = end.first().and_then(|row| row.int(0));
+                let version = version.ok_or_else(|| lost("change tracking is not enabled in the database"))?;
+                version_position(&format!("{TRACKING}{log}").into(), version)
+            }
+            false => Place::at(log_end(end)?).position(&log.into()),
+        };
+        let described = catalog::one(connection, request, tracking).await?;
         lease.give_back();
         if described != *shape {
             crate::locked(&memory.shapes).remove(&request.table);
@@ -140,7 +153,7 @@ impl Shape {
         self.schema.key.iter().map(|at| self.column(*at)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Rows behind a key, spelled out: SQL Server has no row values.
+    /// Rows behind a key.
     fn behind(&self, cursor: &ScanCursor) -> Result<String> {
         let strange = || changed(format!("the scan of table {} cannot go on: its key has changed", self.schema.table));
         let key = unhex(&cursor.0).and_then(|bytes| RowKey::from_bytes(&bytes)).ok_or_else(strange)?;
@@ -150,13 +163,7 @@ impl Shape {
             literals.push(self.kinds[*at].literal(letter, bytes).map_err(|_| strange())?.ok_or_else(strange)?);
         }
         let columns: Vec<String> = self.schema.key.iter().map(|at| self.column(*at)).collect();
-        let mut any = Vec::new();
-        for last in 0..columns.len() {
-            let mut all: Vec<String> = (0..last).map(|at| format!("{} = {}", columns[at], literals[at])).collect();
-            all.push(format!("{} > {}", columns[last], literals[last]));
-            any.push(format!("({})", all.join(" AND ")));
-        }
-        Ok(format!("({})", any.join(" OR ")))
+        Ok(crate::sql::behind(&columns, &literals))
     }
 }
 

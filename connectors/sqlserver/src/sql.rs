@@ -23,6 +23,17 @@ pub(crate) fn binary(bytes: &[u8]) -> String {
     format!("0x{}", hex(bytes))
 }
 
+/// The condition for rows behind some values in the order of `columns`, spelled out: SQL Server has no row values.
+pub(crate) fn behind(columns: &[String], values: &[String]) -> String {
+    let mut any = Vec::new();
+    for last in 0..columns.len().min(values.len()) {
+        let mut all: Vec<String> = (0..last).map(|at| format!("{} = {}", columns[at], values[at])).collect();
+        all.push(format!("{} > {}", columns[last], values[last]));
+        any.push(format!("({})", all.join(" AND ")));
+    }
+    format!("({})", any.join(" OR "))
+}
+
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

@@ -6,15 +6,15 @@
 //!
 //! On a quiet database the log reader's own idle rows move the place along, so that it never falls out of retention.
 
-use crate::SqlServerConfig;
 use crate::error::{bug, lost, server_code, setting_wrong, undecodable, unreachable};
 use crate::fence::{Fence, most_transactions};
 use crate::pair::Pairs;
 use crate::plan::{self, FINGERPRINT, Fingerprint, Plan};
-use crate::position::{self, Lsn, Place, database_of, log_name, used_of};
+use crate::position::{self, Lsn, Place, TRACKING, database_of, log_name, used_of};
 use crate::session::Session;
 use crate::sql::Cells;
 use crate::window::{Window, cleaned_up};
+use crate::{SqlServerConfig, tracking};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,14 +24,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// A batch is handed over when its rows take this many bytes.
-const BATCH: usize = 128 << 10;
+pub(crate) const BATCH: usize = 128 << 10;
 
 /// What the handle tells the task.
 #[derive(Default)]
-struct Shared {
-    asked: AtomicBool,
-    closing: AtomicBool,
-    wake: Notify,
+pub(crate) struct Shared {
+    pub(crate) asked: AtomicBool,
+    pub(crate) closing: AtomicBool,
+    pub(crate) wake: Notify,
 }
 
 /// The handle of a running tail.
@@ -94,6 +94,15 @@ impl ChangeStream for Tail {
 }
 
 impl Tail {
+    /// The handle of a task that runs.
+    pub(crate) fn new(
+        batches: mpsc::Receiver<Result<Vec<SourceMessage>>>,
+        shared: Arc<Shared>,
+        task: JoinHandle<()>,
+    ) -> Self {
+        Self { batches, shared, task: Some(task), received: None }
+    }
+
     /// Connects, finds the capture instances, checks the position, and starts to poll.
     pub(crate) async fn start(
         config: Arc<SqlServerConfig>,
@@ -101,13 +110,22 @@ impl Tail {
         from: Option<&Position>,
     ) -> Result<Self> {
         let mut session = Session::open(&config).await?;
+        if session.database.tracking {
+            return tracking::start(&config, session, requests, from).await;
+        }
+        if from.is_some_and(|from| from.log.starts_with(TRACKING)) {
+            return Err(lost("the stored position is one of change tracking, and changes now come from data capture"));
+        }
         if !session.database.has_cdc {
             let message = format!("change data capture is not enabled in database {}", config.database);
             return Err(match from {
                 Some(_) => lost(format!("{message}, but was at the stored position")),
                 None => setting_wrong(message),
             }
-            .hint("EXEC sys.sp_cdc_enable_db, then sys.sp_cdc_enable_table for each table"));
+            .hint(
+                "EXEC sys.sp_cdc_enable_db, then sys.sp_cdc_enable_table for each table; \
+                 where that cannot be had, change tracking will do (docs/sqlserver.md)",
+            ));
         }
         let database = session.database.log.clone();
         let place = from.map(Place::parse).transpose()?;
@@ -121,11 +139,13 @@ impl Tail {
         }
         let stored = from.map(|from| used_of(&from.log)).unwrap_or_default();
         let connection = &mut session.connection;
+        // Before the plans: what happens in between shows as a change, and is looked at again.
+        let fingerprint = connection.rows("looking at definitions", FINGERPRINT).await?;
         let plans = plan::load(connection, requests, &stored, place.map(|p| p.read)).await?;
         let doing = "asking how far the log reader has come";
-        let sql = format!("SELECT sys.fn_cdc_get_max_lsn(), DATEDIFF(minute, GETUTCDATE(), GETDATE()); {FINGERPRINT}");
-        let results = connection.results(doing, &sql).await?;
-        let row = results.first().and_then(|rows| rows.first());
+        let sql = "SELECT sys.fn_cdc_get_max_lsn(), DATEDIFF(minute, GETUTCDATE(), GETDATE())";
+        let rows = connection.rows(doing, sql).await?;
+        let row = rows.first();
         let head = row.and_then(|row| row.bytes(0)).and_then(Lsn::of).unwrap_or_default();
         let starts = plans.iter().filter_map(|p| p.instance.start).max().unwrap_or_default();
         let most = most_transactions(connection).await?;
@@ -142,7 +162,7 @@ impl Tail {
             session,
             place,
             offset: row.and_then(|row| row.int(1)).unwrap_or(0),
-            fingerprint: results.get(1).map(|rows| Fingerprint::of(rows)).unwrap_or_default(),
+            fingerprint: Fingerprint::of(&fingerprint),
             most,
             fence: None,
             shared: shared.clone(),
@@ -158,7 +178,7 @@ impl Tail {
         task.look().await?;
         task.batch.push(SourceMessage::Idle(task.place.position(&task.log)));
         let task = tokio::spawn(task.run());
-        Ok(Self { batches, shared, task: Some(task), received: None })
+        Ok(Self::new(batches, shared, task))
     }
 }
 
@@ -255,6 +275,11 @@ impl Task {
         passed |= self.fence.as_ref().is_some_and(|fence| look.head >= fence.end);
         let mut to = look.head;
         let changed = look.fingerprint != self.fingerprint;
+        if changed {
+            // Before anything is read: the old instance must not be read past the beginning of a younger one, which may hold
+            // changes that the old one does not.
+            plan::find_switches(&mut self.session.connection, &mut self.plans, self.place.read).await?;
+        }
         let before = self.fingerprint.altered;
         let bounds =
             self.plans.iter().filter_map(|p| p.switch_at).chain(look.fingerprint.altered.filter(|a| Some(*a) > before));

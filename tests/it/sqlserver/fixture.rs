@@ -12,32 +12,79 @@ use tidemark_conformance::{
     TableDef,
 };
 use tidemark_contract::{Connector, TableId, TableRequest};
-use tidemark_sqlserver::{Password, SqlServer, SqlServerConfig, TlsConfig, TlsMode};
+use tidemark_sqlserver::{Mode, Password, SqlServer, SqlServerConfig, TlsConfig, TlsMode};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 const PASSWORD: &str = "My s3cr3t/+%&'x";
 const WRONG_PASSWORD: &str = "Wr0ng s3cr3t/+%&";
 
+/// How changes come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Change data capture.
+    Capture,
+    /// Change tracking.
+    Tracking,
+}
+
+impl Way {
+    /// The checks it is for. Of rows that changed several times change tracking tells the last state only, whatever was in
+    /// between: the sequence of all changes, which R1, R2, R4 and R5 compare, is what it does not keep. The connector's own
+    /// tests look at order, resuming and moved keys under it.
+    pub fn checks(self) -> &'static [u8] {
+        match self {
+            Way::Capture => &[],
+            Way::Tracking => &[3, 6, 7, 8, 9, 10, 11, 12],
+        }
+    }
+
+    fn mode(self) -> Mode {
+        match self {
+            Way::Capture => Mode::Auto,
+            Way::Tracking => Mode::ChangeTracking,
+        }
+    }
+
+    /// The statement that makes a table's changes be kept.
+    fn enable(self, table: &str, instance: &str) -> String {
+        match self {
+            Way::Capture => enable(table, instance),
+            Way::Tracking => format!("ALTER TABLE dbo.[{}] ENABLE CHANGE_TRACKING", table.replace(']', "]]")),
+        }
+    }
+
+    /// Waits until changes can be read; change tracking is part of the commit.
+    async fn settled(self, session: &mut Session) -> Result<(), String> {
+        match self {
+            Way::Capture => session.captured().await,
+            Way::Tracking => Ok(()),
+        }
+    }
+}
+
 /// A server, and a database on it.
 struct Place {
     server: Server,
+    way: Way,
     database: String,
     /// Logins belong to the server: their names say whose they are.
     user: String,
 }
 
 impl Place {
-    async fn make(server: Server) -> Result<Self, String> {
+    async fn make(server: Server, way: Way) -> Result<Self, String> {
         let database = server.database_name();
-        server.create_database(&database).await?;
-        let place = Self { user: format!("{database}_reader"), server, database };
+        server.create_database(&database, way == Way::Capture).await?;
+        let place = Self { user: format!("{database}_reader"), server, database, way };
         let mut session = place.server.connect(&place.database).await?;
         for (user, rights) in [(place.user.clone(), true), (place.nobody(), false)] {
             let password = PASSWORD.replace('\'', "''");
             session.run(&format!("CREATE LOGIN [{user}] WITH PASSWORD = N'{password}'")).await?;
             session.run(&format!("CREATE USER [{user}] FOR LOGIN [{user}]")).await?;
             session.run(&format!("GRANT SELECT ON SCHEMA::dbo TO [{user}]")).await?;
-            if rights {
+            if rights && way == Way::Tracking {
+                session.run(&format!("GRANT VIEW CHANGE TRACKING ON SCHEMA::dbo TO [{user}]")).await?;
+            } else if rights {
                 session.run(&format!("GRANT SELECT ON SCHEMA::cdc TO [{user}]")).await?;
                 session.run(&format!("GRANT VIEW DATABASE STATE TO [{user}]")).await?;
             }
@@ -58,6 +105,7 @@ impl Place {
         let mut config = SqlServerConfig::new(address.0, address.1, database, user);
         config.password = Some(Password::new(password));
         config.tls = TlsConfig::new(TlsMode::Disable);
+        config.mode = self.way.mode();
         config.poll_interval = Duration::from_millis(10);
         // A damaged end of a result makes a client wait for what does not come.
         config.statement_timeout = Duration::from_millis(700);
@@ -74,6 +122,7 @@ impl Place {
         let mut config = SqlServerConfig::new(&*self.server.host, self.server.port, &*self.database, &*self.user);
         config.password = Some(Password::new(PASSWORD));
         config.tls = TlsConfig::new(TlsMode::Disable);
+        config.mode = self.way.mode();
         config.poll_interval = Duration::from_millis(10);
         config.application_name = self.user.clone();
         Arc::new(SqlServer::new(config))
@@ -140,9 +189,9 @@ fn numbers(first: i64, count: u32) -> String {
 }
 
 impl SqlServerFixture {
-    pub async fn start() -> Result<Arc<Self>, String> {
+    pub async fn start(way: Way) -> Result<Arc<Self>, String> {
         let server = tokio::task::spawn_blocking(Server::start).await.map_err(|e| e.to_string())??;
-        let place = Place::make(server).await?;
+        let place = Place::make(server, way).await?;
         let sql = "SELECT CAST(SERVERPROPERTY('ProductVersion') AS nvarchar(128))";
         let version = place.server.connect("master").await?.rows(sql).await?;
         let version = version.into_iter().flatten().next().flatten().unwrap_or_default();
@@ -247,13 +296,13 @@ impl SqlServerFixture {
         Ok(())
     }
 
-    async fn create(session: &mut Session, tables: &[TableDef]) -> Result<(), String> {
+    async fn create(way: Way, session: &mut Session, tables: &[TableDef]) -> Result<(), String> {
         for table in tables {
             session.run(&create_table(table)).await?;
-            session.run(&enable(&table.name, &instance(&table.name, 1))).await?;
+            session.run(&way.enable(&table.name, &instance(&table.name, 1))).await?;
         }
         // An instance begins when the log reader comes to it.
-        session.captured().await
+        way.settled(session).await
     }
 }
 
@@ -266,7 +315,11 @@ fn instance(table: &str, number: u32) -> String {
 impl Fixture for SqlServerFixture {
     fn name(&self) -> String {
         let what = if self.place.server.is_simulated() { "SQL Server, SIMULATED" } else { "SQL Server" };
-        format!("{what} {} (change data capture)", self.version)
+        let way = match self.place.way {
+            Way::Capture => "change data capture",
+            Way::Tracking => "change tracking",
+        };
+        format!("{what} {} ({way})", self.version)
     }
 
     fn connector(&self) -> Arc<dyn Connector> {
@@ -288,7 +341,7 @@ impl Fixture for SqlServerFixture {
             let _ = session.run(&format!("KILL {}", row[0].clone().unwrap_or_default())).await;
         }
         self.drop_tables(&mut session).await.map_err(FixtureError)?;
-        Self::create(&mut session, tables).await.map_err(FixtureError)?;
+        Self::create(self.place.way, &mut session, tables).await.map_err(FixtureError)?;
         let keys = |table: &TableDef| table.columns[..table.key].iter().map(|(name, _)| name.clone()).collect();
         *self.keys.lock().expect("not poisoned") = tables.iter().map(|t| (t.name.clone(), keys(t))).collect();
         self.instances.lock().expect("not poisoned").clear();
@@ -319,7 +372,7 @@ impl Fixture for SqlServerFixture {
                     slot.session.run("IF @@TRANCOUNT > 0 ROLLBACK").await.map_err(FixtureError)?;
                     slot.queue.clear();
                     slot.session.run(&sql).await.map_err(FixtureError)?;
-                    if matches!(op, Op::AddColumn { .. }) {
+                    if matches!(op, Op::AddColumn { .. }) && self.place.way == Way::Capture {
                         self.capture_new_column(&mut slot.session, table).await.map_err(FixtureError)?;
                     }
                     slot.session.run("BEGIN TRAN").await.map_err(FixtureError)?;
@@ -345,6 +398,20 @@ impl Fixture for SqlServerFixture {
 
     async fn disturb(&self, how: Disturbance) -> FixtureResult<bool> {
         let mut session = self.place.connect().await?;
+        if self.place.way == Way::Tracking {
+            let keys = self.keys.lock().expect("not poisoned").clone();
+            for table in keys.keys() {
+                let sql = match how {
+                    // As the clean-up does, it makes earlier versions invalid.
+                    Disturbance::Expire => format!("TRUNCATE TABLE dbo.{table}"),
+                    Disturbance::Recreate => format!(
+                        "ALTER TABLE dbo.{table} DISABLE CHANGE_TRACKING; ALTER TABLE dbo.{table} ENABLE CHANGE_TRACKING"
+                    ),
+                };
+                session.run(&sql).await.map_err(FixtureError)?;
+            }
+            return Ok(true);
+        }
         match how {
             Disturbance::Expire => {
                 session.captured().await.map_err(FixtureError)?;
@@ -381,23 +448,26 @@ impl Fixture for SqlServerFixture {
     async fn foreign(&self, tables: &[TableDef]) -> FixtureResult<Option<Arc<dyn Connector>>> {
         let start = || async {
             let server = tokio::task::spawn_blocking(Server::start).await.map_err(|e| e.to_string())??;
-            Place::make(server).await
+            Place::make(server, self.place.way).await
         };
         let other = self.other.get_or_try_init(start).await.map_err(FixtureError)?;
         let mut session = other.connect().await?;
         self.drop_tables(&mut session).await.map_err(FixtureError)?;
-        Self::create(&mut session, tables).await.map_err(FixtureError)?;
+        Self::create(self.place.way, &mut session, tables).await.map_err(FixtureError)?;
         Ok(Some(other.connector()))
     }
 
     async fn leftovers(&self) -> FixtureResult<BTreeSet<Leftover>> {
         let mut session = self.place.connect().await?;
+        let instances = match self.place.way {
+            Way::Capture => "UNION ALL SELECT N'capture instance', capture_instance FROM cdc.change_tables",
+            Way::Tracking => "",
+        };
         let sql = format!(
             "SELECT N'session' AS kind, CAST(session_id AS nvarchar(200)) AS name FROM sys.dm_exec_sessions \
              WHERE program_name = N'{}' \
              UNION ALL SELECT N'object', name FROM sys.objects WHERE is_ms_shipped = 0 \
-             UNION ALL SELECT N'capture instance', capture_instance FROM cdc.change_tables \
-             UNION ALL SELECT N'user', name FROM sys.database_principals",
+             {instances} UNION ALL SELECT N'user', name FROM sys.database_principals",
             self.place.user
         );
         let rows = session.rows(&sql).await.map_err(FixtureError)?;
@@ -420,8 +490,17 @@ impl Fixture for SqlServerFixture {
             let rows = session.rows(&format!("SELECT * FROM dbo.[{name}] ORDER BY 1")).await.map_err(FixtureError)?;
             all.insert(name, format!("{rows:?}"));
         }
-        // Whatever anybody writes into a captured table, a row that is removed again included, leaves rows here.
-        let instances = session.rows("SELECT capture_instance FROM cdc.change_tables").await.map_err(FixtureError)?;
+        // Whatever anybody writes into a table, a row that is removed again included, leaves rows here or counts there.
+        let instances = match self.place.way {
+            Way::Capture => {
+                session.rows("SELECT capture_instance FROM cdc.change_tables").await.map_err(FixtureError)?
+            }
+            Way::Tracking => {
+                let version = session.number("SELECT CAST(CHANGE_TRACKING_CURRENT_VERSION() AS bigint)").await;
+                all.insert("version".into(), version.map_err(FixtureError)?.to_string());
+                Vec::new()
+            }
+        };
         for name in instances.into_iter().flatten().flatten().filter(|name| name != "dbo_fence") {
             let rows = session.number(&format!("SELECT CAST(COUNT(*) AS bigint) FROM cdc.[{name}_CT]")).await;
             all.insert(format!("changes of {name}"), rows.map_err(FixtureError)?.to_string());
@@ -482,12 +561,14 @@ impl Fixture for SqlServerFixture {
 
     async fn create_corpora(&self) -> FixtureResult<Vec<Corpus>> {
         let mut session = self.place.connect().await?;
-        for (number, (name, sql)) in corpus::create().iter().enumerate() {
+        // Change tracking names rows by the primary key, and takes no table without one.
+        let fits = |name: &str| self.place.way == Way::Capture || name != "k_declared";
+        for (number, (name, sql)) in corpus::create().iter().enumerate().filter(|(_, (name, _))| fits(name)) {
             session.run(sql).await.map_err(FixtureError)?;
-            session.run(&enable(name, &format!("corpus_{number}"))).await.map_err(FixtureError)?;
+            session.run(&self.place.way.enable(name, &format!("corpus_{number}"))).await.map_err(FixtureError)?;
         }
-        session.captured().await.map_err(FixtureError)?;
-        Ok(corpus::corpora())
+        self.place.way.settled(&mut session).await.map_err(FixtureError)?;
+        Ok(corpus::corpora().into_iter().filter(|corpus| fits(&corpus.label)).collect())
     }
 
     async fn load_corpus(&self, corpus: &Corpus) -> FixtureResult<()> {

@@ -15,9 +15,19 @@ async fn server() -> Server {
 /// First load, changes beside it, kills at any moment, keys that move: the CRM ends equal, and nothing went back in time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_changes_and_kills() {
+    changes_and_kills(true).await;
+}
+
+/// The same with change tracking, which the daemon chooses by itself where there is no change data capture.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_changes_and_kills_under_change_tracking() {
+    changes_and_kills(false).await;
+}
+
+async fn changes_and_kills(captured: bool) {
     let (transactions, kills) = if soak() { (4_000, 30) } else { (400, 4) };
     let seed = seed("sqlserver random_changes_and_kills");
-    let scene = SqlServerScene::shop(server().await).await;
+    let scene = SqlServerScene::shop_by(server().await, captured).await;
     let mut workload = scene.workload(seed);
     let mut session = scene.source.connect().await;
     workload.run(&mut session, 60).await;
@@ -143,9 +153,9 @@ async fn the_database_is_made_again() {
     } else {
         server.drop_database(&database).await.unwrap();
     }
-    server.create_database(&database).await.unwrap();
+    server.create_database(&database, true).await.unwrap();
     let mut session = scene.source.connect().await;
-    admit(&mut session, &scene.source.user).await;
+    admit(&mut session, &scene.source.user, true).await;
     create_shop(&mut session, true).await;
     session.run("INSERT dbo.customers VALUES (1, N'one', NULL, 1), (900, N'nine hundred', N'x', 2)").await.unwrap();
     halts_and_resyncs(&mut scene).await;
@@ -176,7 +186,7 @@ async fn the_database_is_restored() {
 /// begins; the first is then disabled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_instance_takes_over() {
-    let source = SqlServerSource::start(server().await).await;
+    let source = SqlServerSource::start(server().await, true).await;
     let mut session = source.connect().await;
     let run = async |session: &mut super::server::Session, sql: &str| {
         session.run(sql).await.unwrap_or_else(|e| panic!("{e}"))

@@ -30,21 +30,16 @@ pub struct SqlServerSource {
 pub type SqlServerScene = Scene<SqlServerSource>;
 
 impl SqlServerSource {
-    /// A database with change data capture and the daemon's login.
-    pub async fn start(server: Server) -> Self {
+    /// A database with change data capture, or else with change tracking, and the daemon's login.
+    pub async fn start(server: Server, captured: bool) -> Self {
         let database = server.database_name();
-        server.create_database(&database).await.expect("a database");
-        Self::on(server, database).await
-    }
-
-    /// The same for a database that is there.
-    pub async fn on(server: Server, database: String) -> Self {
+        server.create_database(&database, captured).await.expect("a database");
         let user = format!("{database}_daemon");
         let mut session = server.connect(&database).await.expect("a session");
         let password = PASSWORD.replace('\'', "''");
         let sql = format!("CREATE LOGIN [{user}] WITH PASSWORD = N'{password}', CHECK_POLICY = OFF");
         session.run(&sql).await.expect("a login");
-        admit(&mut session, &user).await;
+        admit(&mut session, &user, captured).await;
         let address = tokio::net::lookup_host((server.host.as_str(), server.port)).await.expect("an address").next();
         let door = Proxy::start(address.expect("an address")).await.expect("a door");
         let settings = "poll_interval = \"50ms\"\n".to_owned();
@@ -61,13 +56,15 @@ impl SqlServerSource {
 }
 
 /// The daemon's user in a database, with the least rights.
-pub async fn admit(session: &mut Session, user: &str) {
-    for sql in [
-        format!("CREATE USER [{user}] FOR LOGIN [{user}]"),
-        format!("GRANT SELECT ON SCHEMA::dbo TO [{user}]"),
-        format!("GRANT SELECT ON SCHEMA::cdc TO [{user}]"),
-        format!("GRANT VIEW DATABASE STATE TO [{user}]"),
-    ] {
+pub async fn admit(session: &mut Session, user: &str, captured: bool) {
+    let rights = match captured {
+        true => ["SELECT ON SCHEMA::cdc", "VIEW DATABASE STATE"].as_slice(),
+        false => &["VIEW CHANGE TRACKING ON SCHEMA::dbo"],
+    };
+    let mut all =
+        vec![format!("CREATE USER [{user}] FOR LOGIN [{user}]"), format!("GRANT SELECT ON SCHEMA::dbo TO [{user}]")];
+    all.extend(rights.iter().map(|right| format!("GRANT {right} TO [{user}]")));
+    for sql in all {
         session.run(&sql).await.unwrap_or_else(|e| panic!("{e}"));
     }
 }
@@ -198,9 +195,13 @@ fn model() -> Value {
 impl SqlServerScene {
     /// The shop, with some rows, captured.
     pub async fn shop(server: Server) -> Self {
-        let source = SqlServerSource::start(server).await;
-        let mut session = source.connect().await;
-        create_shop(&mut session, true).await;
+        Self::shop_by(server, true).await
+    }
+
+    /// The shop, captured or else tracked.
+    pub async fn shop_by(server: Server, captured: bool) -> Self {
+        let source = SqlServerSource::start(server, captured).await;
+        create_shop(&mut source.connect().await, captured).await;
         Self::of_source(source, MAPPING, model(), ORACLE).await
     }
 
@@ -247,6 +248,11 @@ pub async fn create_shop(session: &mut Session, captured: bool) {
             session.run(&enable(table, &format!("dbo_{table}"))).await.unwrap_or_else(|e| panic!("{e}"));
         }
         session.captured().await.expect("the log reader runs");
+    } else {
+        for table in ["customers", "orders", "order_lines"] {
+            let sql = format!("ALTER TABLE dbo.{table} ENABLE CHANGE_TRACKING");
+            session.run(&sql).await.unwrap_or_else(|e| panic!("{e}"));
+        }
     }
 }
 

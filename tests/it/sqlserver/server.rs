@@ -127,12 +127,17 @@ impl Server {
         Ok(session)
     }
 
-    /// Makes a database with change data capture and snapshot isolation, and the table that [`Session::captured`] uses.
-    pub async fn create_database(&self, name: &str) -> Result<(), String> {
+    /// Makes a database with snapshot isolation, and with change data capture and the table that [`Session::captured`] uses,
+    /// or else with change tracking.
+    pub async fn create_database(&self, name: &str, captured: bool) -> Result<(), String> {
         let mut session = self.connect("master").await?;
         session.run(&format!("CREATE DATABASE [{name}]")).await?;
         session.run(&format!("ALTER DATABASE [{name}] SET ALLOW_SNAPSHOT_ISOLATION ON")).await?;
         let mut session = self.connect(name).await?;
+        if !captured {
+            let sql = "ALTER DATABASE CURRENT SET CHANGE_TRACKING = ON (CHANGE_RETENTION = 3 DAYS, AUTO_CLEANUP = ON)";
+            return session.run(sql).await;
+        }
         session.run("CREATE TABLE dbo.fence (n int NOT NULL PRIMARY KEY)").await?;
         enable_cdc(&mut session, self.is_simulated()).await
     }

@@ -5,3 +5,4 @@ mod access;
 mod lab;
 mod rows;
 mod tail;
+mod tracking;

@@ -3,6 +3,7 @@
 use super::lab::{Lab, Reader, cell, line, request};
 use std::time::Duration;
 use tidemark_contract::{ChangeOp, Connector, ErrorKind, Position, SourceMessage};
+use tidemark_sqlserver::{SqlServer, SqlServerConfig};
 
 fn shop() -> Lab {
     let lab = Lab::new();
@@ -241,6 +242,24 @@ async fn a_younger_instance_takes_over() {
     let mut again = Reader::open(&connector, &["a"], Some(&at)).await;
     let lines: Vec<String> = again.changes(&lab).await.iter().map(line).collect();
     assert_eq!(lines, ["insert 4 x 7"]);
+}
+
+/// An instance that begins, and a change that it alone holds, both between two looks: the old instance is not read past the
+/// beginning of the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_younger_instance_is_noticed_before_anything_is_read_past_its_beginning() {
+    let lab = shop();
+    let slow = SqlServerConfig { poll_interval: Duration::from_secs(1), ..lab.config() };
+    let connector = SqlServer::new(slow);
+    lab.sql("INSERT a VALUES (1, N'x'); ALTER TABLE a ADD extra int NULL");
+    lab.captured();
+    let mut reader = Reader::open(&connector, &["a"], None).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    lab.sql("EXEC sys.sp_cdc_enable_table N'dbo', N'a', @capture_instance = N'second', @role_name = NULL");
+    lab.sql("UPDATE a SET extra = 7");
+    lab.captured();
+    let lines: Vec<String> = reader.changes(&lab).await.iter().map(line).collect();
+    assert_eq!(lines, ["update 1 x 7"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
