@@ -47,9 +47,13 @@ pub async fn run(config: Config) -> Result<()> {
         .await
         .map_err(|_| Error::new(DaemonKind::Bug, "opening the store panicked"))??;
     let config = Arc::new(config);
-    let connector = registry::connector(&config.source)?;
+    let (connector, zero_dates) = registry::counting(&config.source)?;
     let crm = crm::connect(&config.crm.profile, &config.dir, config.crm.client(&config.state.dir))?;
-    let metrics = Metrics::new().map_err(|e| Error::new(DaemonKind::Bug, format!("a metric is wrong: {e}")))?;
+    let wrong = |e| Error::new(DaemonKind::Bug, format!("a metric is wrong: {e}"));
+    let metrics = Metrics::new().map_err(wrong)?;
+    if let Some(read) = zero_dates {
+        metrics.watch_zero_dates(read).map_err(wrong)?;
+    }
     let outlet = Outlet {
         board: Board::new(StatusReport::starting(&config.tenant, config.source.engine.name())),
         metrics: Arc::new(metrics),

@@ -227,6 +227,19 @@ impl Metrics {
         self.source_errors.with_label_values(&[kind]).inc();
     }
 
+    /// Tells from now on how many dates that no calendar has were met, as `read` gives it: table, column, number.
+    ///
+    /// # Errors
+    /// If it is called twice.
+    pub fn watch_zero_dates(
+        &self,
+        read: impl Fn() -> Vec<(String, String, u64)> + Send + Sync + 'static,
+    ) -> prometheus::Result<()> {
+        let opts = Opts::new("tidemark_source_zero_dates_total", "Dates that no calendar has, by what they stand in.");
+        let met = IntCounterVec::new(opts, &["table", "column"])?;
+        self.registry.register(Box::new(ZeroDates { met, read: Box::new(read) }))
+    }
+
     /// The counts of `entity` since the start, for the report; what there is *now* is left at zero.
     pub fn entity(&self, entity: &str) -> EntityStatus {
         let sum = |outcome: RecordOutcome| {
@@ -451,6 +464,26 @@ impl Collector for Process {
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
         self.all().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+/// Dates of the source that no calendar has, read from the connector's own counts at the moment of the scrape.
+struct ZeroDates {
+    met: IntCounterVec,
+    read: Box<dyn Fn() -> Vec<(String, String, u64)> + Send + Sync>,
+}
+
+impl Collector for ZeroDates {
+    fn desc(&self) -> Vec<&Desc> {
+        self.met.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        for (table, column, met) in (self.read)() {
+            let counter = self.met.with_label_values(&[table, column]);
+            counter.inc_by(met.saturating_sub(counter.get()));
+        }
+        self.met.collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one place that names the connectors.
 
-use crate::config::{Engine, Source, SqlServerMode, TlsMode};
+use crate::config::{Engine, Source, SqlServerMode, TlsMode, ZeroDates};
 use crate::error::Result;
 use std::sync::Arc;
 use tidemark_contract::Connector;
@@ -8,11 +8,22 @@ use tidemark_mysql as mysql;
 use tidemark_postgres as postgres;
 use tidemark_sqlserver as sqlserver;
 
+/// How many dates that no calendar has were met: table, column, number.
+pub type ReadZeroDates = Box<dyn Fn() -> Vec<(String, String, u64)> + Send + Sync>;
+
 /// The connector for a source, not yet connected. Reads the source's password.
 ///
 /// # Errors
 /// If the password cannot be read.
 pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
+    counting(source).map(|(connector, _)| connector)
+}
+
+/// As [`connector`], with what it counts beside the contract, where the vendor has such a thing.
+///
+/// # Errors
+/// If the password cannot be read.
+pub fn counting(source: &Source) -> Result<(Arc<dyn Connector>, Option<ReadZeroDates>)> {
     let password = source.password.as_ref().map(|secret| secret.read()).transpose()?;
     match &source.engine {
         Engine::Postgres { slot, publication } => {
@@ -34,9 +45,9 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
                 publication: publication.clone(),
                 ..postgres::PostgresConfig::new(&source.host, source.port, &source.database, &source.user)
             };
-            Ok(Arc::new(postgres::Postgres::new(config)))
+            Ok((Arc::new(postgres::Postgres::new(config)), None))
         }
-        Engine::Mysql { server_id } => {
+        Engine::Mysql { server_id, zero_dates, zero_dates_by_column } => {
             let tls = mysql::TlsConfig {
                 mode: match source.tls.mode {
                     TlsMode::Disable => mysql::TlsMode::Disable,
@@ -52,9 +63,15 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
                 password: password.map(|secret| mysql::Password::new(secret.expose())),
                 tls,
                 server_id: *server_id,
+                zero_dates: policy(zero_dates),
+                zero_dates_by_column: zero_dates_by_column
+                    .iter()
+                    .map(|(name, p)| (name.as_str().into(), policy(p)))
+                    .collect(),
                 ..mysql::MysqlConfig::new(&source.host, source.port, &source.database, &source.user)
             };
-            Ok(Arc::new(mysql::Mysql::new(config)))
+            let met = config.zero_dates_met.clone();
+            Ok((Arc::new(mysql::Mysql::new(config)), Some(Box::new(move || met.all()))))
         }
         Engine::SqlServer(settings) => {
             let tls = sqlserver::TlsConfig {
@@ -82,7 +99,15 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
                 read_only: settings.read_only,
                 ..sqlserver::SqlServerConfig::new(&source.host, source.port, &source.database, &source.user)
             };
-            Ok(Arc::new(sqlserver::SqlServer::new(config)))
+            Ok((Arc::new(sqlserver::SqlServer::new(config)), None))
         }
+    }
+}
+
+fn policy(policy: &ZeroDates) -> mysql::ZeroDates {
+    match policy {
+        ZeroDates::Null => mysql::ZeroDates::Null,
+        ZeroDates::Reject => mysql::ZeroDates::Reject,
+        ZeroDates::Fixed(date) => mysql::ZeroDates::Fixed(date.as_str().into()),
     }
 }

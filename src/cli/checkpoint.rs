@@ -283,7 +283,7 @@ async fn import(args: ImportArgs) -> Result<()> {
     for (what, found, wanted) in
         [("tenant", &checkpoint.tenant, &config.tenant.to_string()), ("source", &checkpoint.source, &identity)]
     {
-        if found != wanted {
+        if found != wanted && !(what == "source" && config.source.may_have_moved_from(found)) {
             let message =
                 format!("this is the checkpoint of the {what} {found}, not of {wanted}; nothing was imported");
             return Err(Error::new(DaemonKind::WrongState, message)

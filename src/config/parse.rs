@@ -173,6 +173,7 @@ fn source(root: &Table<'_>, tenant: &str) -> Source {
         let postgres = engine_table(&t, "postgres", kind.map(|k| k == Kind::Postgres));
         let sqlserver = engine_table(&t, "sqlserver", kind.map(|k| k == Kind::SqlServer));
         let server_id = mysql.integer("server_id", u64::from(default_server_id(tenant)), 1..=u64::from(u32::MAX));
+        let (zero_dates, zero_dates_by_column) = zero_dates(&mysql);
         let slot_name = identifier(&postgres, "slot", &slot);
         let publication = identifier(&postgres, "publication", &slot);
         let sqlserver_settings = sqlserver_engine(&sqlserver);
@@ -180,7 +181,10 @@ fn source(root: &Table<'_>, tenant: &str) -> Source {
             table.finish();
         }
         match kind {
-            Some(Kind::Mysql) => Engine::Mysql { server_id: u32::try_from(server_id).unwrap_or(1) },
+            Some(Kind::Mysql) => {
+                let server_id = u32::try_from(server_id).unwrap_or(1);
+                Engine::Mysql { server_id, zero_dates, zero_dates_by_column }
+            }
             Some(Kind::SqlServer) => Engine::SqlServer(sqlserver_settings),
             Some(Kind::Postgres) | None => Engine::Postgres { slot: slot_name, publication },
         }
@@ -197,10 +201,10 @@ fn source(root: &Table<'_>, tenant: &str) -> Source {
             t.bad_value(&found, "is not a host name", "host, port, user and database are keys of their own");
         }
     } else if host.starts_with('/')
-        && kind.is_some_and(|k| k != Kind::Postgres)
+        && kind == Some(Kind::SqlServer)
         && let Some(found) = t.get("host")
     {
-        t.bad_value(&found, "is a path", "only PostgreSQL is reached through a unix socket's directory");
+        t.bad_value(&found, "is a path", "only PostgreSQL and MySQL are reached through unix sockets");
     }
     let port = u16::try_from(t.integer("port", usual_port, 1..=65_535)).unwrap_or(0);
     let source = Source {
@@ -242,6 +246,31 @@ fn engine_table<'a>(t: &Table<'a>, key: &'static str, is_chosen: Option<bool>) -
             .push(context.error("other_engine", t.key_span(key), message).help("remove it, or change `source.engine`"));
     }
     t.table(key)
+}
+
+/// `[source.mysql.zero_dates]`: `default`, and columns by their names.
+fn zero_dates(mysql: &Table<'_>) -> (ZeroDates, BTreeMap<String, ZeroDates>) {
+    const FORMS: &str = "write \"null\", \"reject\", or a date as \"1970-01-01\"";
+    let mut default = ZeroDates::default();
+    let mut columns = BTreeMap::new();
+    let Some(t) = mysql.optional_table("zero_dates") else { return (default, columns) };
+    for (name, text, found) in t.texts() {
+        let policy = match text.as_str() {
+            "null" => ZeroDates::Null,
+            "reject" => ZeroDates::Reject,
+            date if date.len() == 10 && date.parse::<jiff::civil::Date>().is_ok() => ZeroDates::Fixed(text),
+            _ => {
+                t.bad_value(&found, format_args!("cannot be \"{}\"", shorten(&text)), FORMS);
+                continue;
+            }
+        };
+        match name.split('.').count() {
+            1 if name == "default" => default = policy,
+            2 | 3 => drop(columns.insert(name, policy)),
+            _ => t.bad_value(&found, "names no column", "write \"table.column\" in quotation marks, or default"),
+        }
+    }
+    (default, columns)
 }
 
 /// A name of a slot or publication.

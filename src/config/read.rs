@@ -262,6 +262,20 @@ impl<'a> Table<'a> {
         Some(self.context.dir.join(text))
     }
 
+    /// All entries, whose names are not known here, as texts.
+    pub(super) fn texts(&self) -> Vec<(String, String, Found<'a>)> {
+        let mut texts = Vec::new();
+        for (name, value) in self.table {
+            let path = self.name(name.get_ref());
+            let found = Found { value: value.get_ref(), span: value.span(), path };
+            match found.value {
+                DeValue::String(text) => texts.push((name.get_ref().to_string(), text.to_string(), found)),
+                _ => self.wrong_type(&found, "a string"),
+            }
+        }
+        texts
+    }
+
     pub(super) fn secret(&self, key: &'static str) -> Option<SecretRef> {
         let found = self.get(key)?;
         self.secret_at(found)

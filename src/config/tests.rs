@@ -94,6 +94,10 @@ fn the_example_is_understood() {
     assert!(c.warnings.is_empty());
     assert_eq!(c.tenant, "acme");
     assert_eq!(c.source.identity(), "postgres://127.0.0.1:5432/northwind");
+    assert!(c.source.may_have_moved_from("postgres:///run/pg:5433/northwind"));
+    for other in ["postgres://127.0.0.1:5432/northwind2", "mysql://127.0.0.1:5432/northwind", "northwind", ""] {
+        assert!(!c.source.may_have_moved_from(other), "{other}");
+    }
     assert_eq!(c.source.password, Some(SecretRef::Env("SOURCE_PASSWORD".into())));
     assert_eq!(c.source.tls.mode, TlsMode::Disable);
     assert_eq!(c.source.time_zone.as_ref().map(|z| z.name.as_str()), Some("UTC"));
@@ -317,7 +321,37 @@ fn only_the_chosen_engines_table_is_accepted() {
     let text = MINIMAL.replace("[mapping]", "[source.mysql]\nserver_id = 7\n[mapping]");
     assert_eq!(error(&text), "[source.mysql] is for another engine than the one that is chosen");
     let c = parse(&text.replace("\"postgres\"", "\"mysql\"")).expect("is good");
-    assert_eq!((&c.source.engine, c.source.port), (&Engine::Mysql { server_id: 7 }, 3306));
+    let plain = Engine::Mysql {
+        server_id: 7,
+        zero_dates: ZeroDates::Null,
+        zero_dates_by_column: std::collections::BTreeMap::new(),
+    };
+    assert_eq!((&c.source.engine, c.source.port), (&plain, 3306));
+    let dates = "[source.mysql.zero_dates]\ndefault = \"reject\"\n\"film.made\" = \"1970-01-01\"\n\"v.t.c\" = \"null\"\n[mapping]";
+    let text = text.replace("\"postgres\"", "\"mysql\"");
+    let c = parse(&text.replace("[mapping]", dates)).expect("is good");
+    let columns =
+        [("film.made".to_owned(), ZeroDates::Fixed("1970-01-01".into())), ("v.t.c".to_owned(), ZeroDates::Null)];
+    let wanted = Engine::Mysql {
+        server_id: 7,
+        zero_dates: ZeroDates::Reject,
+        zero_dates_by_column: columns.into_iter().collect(),
+    };
+    assert_eq!(c.source.engine, wanted);
+    assert!(
+        !parse(&MINIMAL.replace("postgres", "sqlserver"))
+            .expect("is good")
+            .source
+            .may_have_moved_from("sqlserver://other:1/northwind")
+    );
+    for (wrong, message) in [
+        ("default = \"1970-02-30\"", "`source.mysql.zero_dates.default` cannot be \"1970-02-30\""),
+        ("made = \"null\"", "`source.mysql.zero_dates.made` names no column"),
+        ("default = 0", "`source.mysql.zero_dates.default` must be a string, not an integer"),
+    ] {
+        let table = format!("[source.mysql.zero_dates]\n{wrong}\n[mapping]");
+        assert_eq!(error(&text.replace("[mapping]", &table)), message);
+    }
     let text = MINIMAL.replace("\"postgres\"", "\"sqlserver\"");
     let c = parse(&text).expect("is good");
     let usual = SqlServer {

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 pub struct Source {
     /// Which vendor, with what only that one has.
     pub engine: Engine,
-    /// Host name or address; for PostgreSQL also the directory of a unix socket (begins with `/`).
+    /// Host name or address; for PostgreSQL also the directory of a unix socket, for MySQL the socket (begins with `/`).
     pub host: String,
     /// TCP port.
     pub port: u16,
@@ -36,6 +36,15 @@ impl Source {
     /// The source as it is known to the checkpoint: a checkpoint made from one source is refused for another.
     pub fn identity(&self) -> String {
         format!("{}://{}:{}/{}", self.engine.name(), self.host, self.port, self.database)
+    }
+
+    /// Whether this may be the source of a checkpoint, by its [`Source::identity`] there, at another address: a replica that
+    /// has taken over. The same database of a vendor whose positions say which data they belong to; whether they do, only
+    /// the connector can tell.
+    pub fn may_have_moved_from(&self, identity: &str) -> bool {
+        let tells = matches!(self.engine, Engine::Mysql { .. } | Engine::Postgres { .. });
+        let parts = identity.split_once("://").and_then(|(engine, rest)| Some((engine, rest.rsplit_once('/')?.1)));
+        tells && parts == Some((self.engine.name(), self.database.as_str()))
     }
 }
 
@@ -72,6 +81,10 @@ pub enum Engine {
     Mysql {
         /// Number under which the daemon appears as a replica; unique among the server's replicas.
         server_id: u32,
+        /// What becomes of dates that no calendar has.
+        zero_dates: ZeroDates,
+        /// The same for single columns, by `table.column` or `database.table.column`.
+        zero_dates_by_column: BTreeMap<String, ZeroDates>,
     },
     /// PostgreSQL.
     Postgres {
@@ -82,6 +95,18 @@ pub enum Engine {
     },
     /// Microsoft SQL Server.
     SqlServer(SqlServer),
+}
+
+/// What becomes of a date that no calendar has (`0000-00-00`).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ZeroDates {
+    /// Null.
+    #[default]
+    Null,
+    /// The record is set aside.
+    Reject,
+    /// This date (`YYYY-MM-DD`), at midnight.
+    Fixed(String),
 }
 
 impl Engine {

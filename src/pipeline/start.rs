@@ -40,18 +40,20 @@ pub(super) async fn start(
             Err(error) => return Err(error),
         }
     };
+    // Whether the tenant file names another address than before. The same data may be there; the connector decides.
+    let mut moved = false;
     let mut checkpoint = match parts.store.load() {
         Some(checkpoint) if checkpoint.source != identity => {
-            return Err(Error::new(
-                DaemonKind::WrongState,
-                format!(
-                    "the state directory belongs to the source {}, but the tenant file names {identity}",
-                    checkpoint.source
-                ),
-            ));
+            moved = true;
+            if checkpoint.position.is_none() || gap || !parts.config.source.may_have_moved_from(&checkpoint.source) {
+                return Err(foreign(&checkpoint, &identity));
+            }
+            checkpoint
         }
         Some(checkpoint) => checkpoint,
-        None => Checkpoint { tenant: parts.config.tenant.to_string(), source: identity, ..Checkpoint::default() },
+        None => {
+            Checkpoint { tenant: parts.config.tenant.to_string(), source: identity.clone(), ..Checkpoint::default() }
+        }
     };
     let requests = mapping.requests();
     let mut attempt = 0;
@@ -70,6 +72,9 @@ pub(super) async fn start(
             Some(Err(error)) => error,
             None => return Err(Error::new(DaemonKind::Bug, "the change stream ended before its first message")),
         };
+        if error.kind == ErrorKind::PositionLost && moved {
+            return Err(foreign(&checkpoint, &identity).caused_by(error));
+        }
         if error.kind == ErrorKind::PositionLost {
             on_gap(parts, error)?;
             gap = true;
@@ -87,6 +92,10 @@ pub(super) async fn start(
     let Some(SourceMessage::Idle(begins)) = first.first() else {
         return Err(Error::new(DaemonKind::Bug, "the change stream did not begin with its position"));
     };
+    if moved {
+        tracing::warn!(from = checkpoint.source, to = identity, "the source is at another address, with the same data");
+        checkpoint.source = identity;
+    }
     let is_new_log = checkpoint.position.is_none();
     if is_new_log {
         checkpoint.position = Some(begins.clone());
@@ -119,6 +128,16 @@ pub(super) async fn start(
     engine.steps.wanted = true;
     engine.take_messages(first, Instant::now());
     Ok(Some(engine))
+}
+
+/// What the tenant file names is not what the checkpoint was made from: not even `on_gap` may make it so, since everything
+/// that is not there would be taken away from the CRM.
+fn foreign(checkpoint: &Checkpoint, identity: &str) -> Error {
+    let message = format!(
+        "the state directory belongs to the source {}, but the tenant file names {identity}",
+        checkpoint.source
+    );
+    Error::new(DaemonKind::WrongState, message)
 }
 
 /// Both sides are asked, the mapping is compiled against both schemas, and the source's prerequisites are looked at.

@@ -344,7 +344,7 @@ fn kind_of(
     collations: &HashMap<u32, Charset>,
 ) -> Result<(Kind, &'static str), String> {
     let name = column.name.as_deref().unwrap_or("?");
-    let zero = || Arc::new(ZeroPolicy::new(config.zero_dates_of(table, name).clone(), format!("{table}.{name}")));
+    let zero = || Arc::new(ZeroPolicy::of(config, table, name));
     let unsigned = column.unsigned.unwrap_or(false);
     let charset = match column.collation {
         Some(63) | None => Charset::Binary,
@@ -487,6 +487,7 @@ fn build(
             }
         };
         columns.push(column);
+        let kind = if is_key { kind.in_key() } else { kind };
         steps.push(Step { column: logged.clone(), kind: Some(kind) });
     }
     let mut positions = Vec::with_capacity(key.len());

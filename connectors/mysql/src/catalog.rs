@@ -138,6 +138,7 @@ impl Table {
             if is_wanted(request, &key, &column.name) {
                 let is_key = key.contains(&&*column.name);
                 let kind = column.kind(config, &request.table)?;
+                let kind = if is_key { kind.in_key() } else { kind };
                 columns.push(column.described(&kind, image, is_key));
                 kinds.push(kind);
                 charsets.push(column.charset.clone());
@@ -171,10 +172,7 @@ impl TableColumn {
     /// What its values are.
     pub(crate) fn kind(&self, config: &MysqlConfig, table: &TableId) -> Result<Kind, String> {
         let unsigned = self.native.contains("unsigned") || self.native.contains("zerofill");
-        let zero = || {
-            let column = format!("{table}.{}", self.name);
-            Arc::new(ZeroPolicy::new(config.zero_dates_of(table, &self.name).clone(), column))
-        };
+        let zero = || Arc::new(ZeroPolicy::of(config, table, &self.name));
         let charset = Charset::named(&self.charset);
         Ok(match &*self.data_type {
             "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => Kind::Int { unsigned },

@@ -50,7 +50,7 @@ mod wire;
 mod xa;
 
 pub use tls::{TlsConfig, TlsMode};
-pub use types::ZeroDates;
+pub use types::{ZeroDateCounts, ZeroDates};
 
 use async_trait::async_trait;
 use catalog::{missing_table, refused};
@@ -107,6 +107,8 @@ pub struct MysqlConfig {
     pub zero_dates: ZeroDates,
     /// The same for single columns, named `table.column` or `database.table.column`.
     pub zero_dates_by_column: Vec<(Box<str>, ZeroDates)>,
+    /// How many of them were met; keep a clone to read it.
+    pub zero_dates_met: ZeroDateCounts,
     /// How the connections call themselves in `performance_schema.session_connect_attrs`.
     pub application_name: String,
     /// Limit for connecting, TLS and authentication together. Default 15 s.
@@ -130,6 +132,7 @@ impl MysqlConfig {
             server_id: 7001,
             zero_dates: ZeroDates::Null,
             zero_dates_by_column: Vec::new(),
+            zero_dates_met: ZeroDateCounts::default(),
             application_name: "tidemark".into(),
             connect_timeout: Duration::from_secs(15),
             statement_timeout: Duration::from_secs(600),
@@ -147,13 +150,15 @@ impl MysqlConfig {
     }
 
     pub(crate) fn zero_dates_of(&self, table: &TableId, column: &str) -> &ZeroDates {
-        let named = |name: &str| {
-            let short = format!("{}.{column}", table.name);
-            name.eq_ignore_ascii_case(&short) || name.eq_ignore_ascii_case(&format!("{}.{short}", table.schema))
-        };
-        let own = self.zero_dates_by_column.iter().find(|(name, _)| named(name));
+        let own = self.zero_dates_by_column.iter().find(|(name, _)| is_column(name, table, column));
         own.map_or(&self.zero_dates, |(_, policy)| policy)
     }
+}
+
+/// Whether `name`, `table.column` or `database.table.column`, means that column.
+pub(crate) fn is_column(name: &str, table: &TableId, column: &str) -> bool {
+    let short = format!("{}.{column}", table.name);
+    name.eq_ignore_ascii_case(&short) || name.eq_ignore_ascii_case(&format!("{}.{short}", table.schema))
 }
 
 /// The connector: see the crate's documentation.

@@ -6,7 +6,7 @@ use crate::position::Flavor;
 use crate::resume;
 use crate::session::Session;
 use crate::sql::{Sql, ident};
-use crate::{MysqlConfig, TlsMode, xa};
+use crate::{MysqlConfig, TlsMode, is_column, xa};
 use std::collections::HashMap;
 use std::time::Duration;
 use tidemark_contract::{ErrorKind, Finding, Result, Severity, SourceError, TableId, TableRequest};
@@ -71,6 +71,7 @@ pub(crate) async fn run(config: &MysqlConfig, tables: &[TableRequest]) -> Result
     let settings = catalog::settings(&mut session.connection).await?;
     let names: Vec<TableId> = tables.iter().map(|t| t.table.clone()).collect();
     let found = catalog::describe(&mut session.connection, &names, settings.fold).await?;
+    findings.extend(zero_dates(config, &found));
     findings.push(log_retention(&variables, found.values().filter_map(|t| t.bytes).sum()));
     for request in tables {
         let Some(table) = found.get(&request.table) else {
@@ -305,6 +306,26 @@ fn log_retention(variables: &Variables, bytes: u64) -> Finding {
         }
         Some(kept) => Finding::ok(ID, format!("the log is kept for {}", hours(kept))),
     }
+}
+
+/// A policy for a column that is not there, or has no dates, is a slip of the pen.
+fn zero_dates(config: &MysqlConfig, found: &HashMap<TableId, Table>) -> Vec<Finding> {
+    let is_meant = |name: &str| {
+        let mut columns = found.iter().flat_map(|(id, table)| table.columns.iter().map(move |column| (id, column)));
+        columns.any(|(id, column)| {
+            column.kind(config, id).is_ok_and(|kind| kind.has_zero_dates()) && is_column(name, id, &column.name)
+        })
+    };
+    let unknown = config.zero_dates_by_column.iter().filter(|(name, _)| !is_meant(name));
+    let finding = |(name, _): &(Box<str>, _)| {
+        Finding::error(
+            "source.zero_dates",
+            format!("[source.mysql.zero_dates] names {name}"),
+            "a column of dates, as table.column, of a table that is mapped",
+            None,
+        )
+    };
+    unknown.map(finding).collect()
 }
 
 fn table_findings(config: &MysqlConfig, table: &Table, request: &TableRequest, image: catalog::Image) -> Vec<Finding> {

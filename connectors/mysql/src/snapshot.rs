@@ -275,7 +275,10 @@ impl Shape {
                 format!("'{}'", plain(text()?)?.replace('T', " ").trim_end_matches('Z'))
             }
             (Kind::Date(_), b'd') | (Kind::Time, b'h') | (Kind::Uuid, b'u') => format!("'{}'", plain(text()?)?),
-            (Kind::Inet4 | Kind::Inet6, b't') => format!("'{}'", plain(text()?)?),
+            // What no calendar has is a text.
+            (Kind::Date(_) | Kind::DateTime(_) | Kind::Timestamp(_) | Kind::Inet4 | Kind::Inet6, b't') => {
+                format!("'{}'", plain(text()?)?)
+            }
             _ => return Err(changed()),
         }))
     }

@@ -1,13 +1,15 @@
 //! Column types, and values as the text protocol gives them.
 
+use crate::MysqlConfig;
 use crate::charset::Charset;
 use crate::error::undecodable;
 use crate::geometry;
 use crate::json;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tidemark_contract::{LogicalType, Result, RowBuilder, Value};
+use std::sync::{Arc, Mutex};
+use tidemark_contract::{LogicalType, Result, RowBuilder, TableId, Value};
 
 /// What becomes of dates that no calendar has (`0000-00-00`, `2024-00-00`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -15,29 +17,55 @@ pub enum ZeroDates {
     /// They become null, and are counted.
     #[default]
     Null,
-    /// They come as text, which no mapping takes for a date: the record is set aside with that reason.
+    /// They come as bytes, as text does that is none: no mapping takes that for a date, and the record is set aside.
     Reject,
     /// They become this date (`YYYY-MM-DD`), at midnight where there is a time.
     Fixed(Box<str>),
+}
+
+/// How many dates that no calendar has were met, by column. Clones share the counts.
+#[derive(Clone, Debug, Default)]
+pub struct ZeroDateCounts(Arc<Mutex<MetByColumn>>);
+
+type MetByColumn = BTreeMap<(Box<str>, Box<str>), Arc<AtomicU64>>;
+
+impl ZeroDateCounts {
+    /// Table (`database.table`), column, and the number, for each column that has met one.
+    pub fn all(&self) -> Vec<(String, String, u64)> {
+        let counts = crate::locked(&self.0);
+        let all = counts
+            .iter()
+            .map(|((table, column), met)| (table.to_string(), column.to_string(), met.load(Ordering::Relaxed)));
+        all.filter(|(_, _, met)| *met > 0).collect()
+    }
+
+    fn of(&self, table: &TableId, column: &str) -> Arc<AtomicU64> {
+        crate::locked(&self.0).entry((table.to_string().into(), column.into())).or_default().clone()
+    }
 }
 
 /// The policy of one column, and how many zero dates it has met.
 #[derive(Debug, Default)]
 pub(crate) struct ZeroPolicy {
     pub(crate) policy: ZeroDates,
+    /// The column is one of a key.
+    in_key: bool,
     column: Box<str>,
-    met: AtomicU64,
+    met: Arc<AtomicU64>,
 }
 
 impl ZeroPolicy {
-    pub(crate) fn new(policy: ZeroDates, column: String) -> Self {
-        Self { policy, column: column.into(), met: AtomicU64::new(0) }
+    /// What the configuration says about a column.
+    pub(crate) fn of(config: &MysqlConfig, table: &TableId, column: &str) -> Self {
+        let policy = config.zero_dates_of(table, column).clone();
+        let met = config.zero_dates_met.of(table, column);
+        Self { policy, in_key: false, column: format!("{table}.{column}").into(), met }
     }
 
     fn count(&self) {
         let met = self.met.fetch_add(1, Ordering::Relaxed) + 1;
         // Told when the number gets a digit more, so that a full table of them does not fill the log.
-        if met.to_string().bytes().skip(1).all(|b| b == b'0') && met.to_string().starts_with('1') {
+        if met == 10_u64.pow(met.ilog10()) {
             tracing::warn!(column = &*self.column, met, policy = ?self.policy, "a date that no calendar has");
         }
     }
@@ -46,8 +74,9 @@ impl ZeroPolicy {
     pub(crate) fn push(&self, native: &str, with_time: Option<&str>, row: &mut RowBuilder) {
         self.count();
         match (&self.policy, with_time) {
+            _ if self.in_key => row.push(Value::Text(native)),
             (ZeroDates::Null, _) => row.push(Value::Null),
-            (ZeroDates::Reject, _) => row.push(Value::Text(native)),
+            (ZeroDates::Reject, _) => row.push(Value::Bytes(native.as_bytes())),
             (ZeroDates::Fixed(date), None) => row.push(Value::Date(date)),
             (ZeroDates::Fixed(date), Some("Z")) => row.push(Value::TimestampTz(&format!("{date}T00:00:00Z"))),
             (ZeroDates::Fixed(date), Some(_)) => row.push(Value::Timestamp(&format!("{date}T00:00:00"))),
@@ -89,6 +118,25 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whether there are values of it that no calendar has.
+    pub(crate) fn has_zero_dates(&self) -> bool {
+        matches!(self, Kind::Date(_) | Kind::DateTime(_) | Kind::Timestamp(_))
+    }
+
+    /// The same in a table's key: what no calendar has stays its text, so that the row keeps its key.
+    pub(crate) fn in_key(self) -> Self {
+        let keep = |zero: Arc<ZeroPolicy>| {
+            let (column, met) = (zero.column.clone(), zero.met.clone());
+            Arc::new(ZeroPolicy { policy: zero.policy.clone(), in_key: true, column, met })
+        };
+        match self {
+            Kind::Date(zero) => Kind::Date(keep(zero)),
+            Kind::DateTime(zero) => Kind::DateTime(keep(zero)),
+            Kind::Timestamp(zero) => Kind::Timestamp(keep(zero)),
+            other => other,
+        }
+    }
+
     pub(crate) fn logical(&self) -> LogicalType {
         match self {
             Kind::Int { .. } | Kind::Year => LogicalType::Int,
@@ -327,11 +375,26 @@ mod tests {
 
     #[test]
     fn zero_dates_follow_the_policy() {
-        let fixed = |p| Arc::new(ZeroPolicy::new(p, "t.c".into()));
-        assert_eq!(shown(&Kind::Date(fixed(ZeroDates::Reject)), "0000-00-00"), "text");
+        let fixed = |policy| Arc::new(ZeroPolicy { policy, ..ZeroPolicy::default() });
+        assert_eq!(shown(&Kind::Date(fixed(ZeroDates::Reject)), "0000-00-00"), "bytes");
+        assert_eq!(shown(&Kind::Date(fixed(ZeroDates::Null)).in_key(), "0000-00-00"), "text");
         let epoch = ZeroDates::Fixed("1970-01-01".into());
         assert_eq!(shown(&Kind::Date(fixed(epoch.clone())), "0000-00-00"), "1970-01-01");
         assert_eq!(shown(&Kind::Timestamp(fixed(epoch)), "0000-00-00 00:00:00"), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn zero_dates_are_counted_by_column() {
+        let config = MysqlConfig::new("h", 1, "d", "u");
+        let table = TableId::new("s", "t");
+        for column in ["a", "b", "a"] {
+            let kind = Kind::Date(Arc::new(ZeroPolicy::of(&config, &table, column)));
+            shown(&kind, "2024-01-01");
+            if column == "a" {
+                shown(&kind, "0000-00-00");
+            }
+        }
+        assert_eq!(config.zero_dates_met.all(), [("s.t".to_owned(), "a".to_owned(), 2)]);
     }
 
     #[test]

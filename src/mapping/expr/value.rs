@@ -154,12 +154,12 @@ impl<'a> Val<'a> {
     }
 }
 
-/// The value of a column that holds no bytes: a connector hands a text that is not UTF-8 over as bytes, and they must pass
-/// neither for base64 nor for nothing.
+/// The value of a column that holds no bytes: a connector hands a text that is not UTF-8, or a date that no calendar has and
+/// that is to be refused, over as bytes, and they must pass neither for base64 nor for nothing.
 #[inline]
 pub(crate) fn readable(value: Value<'_>) -> Result<Value<'_>, Fault> {
     match value {
-        Value::Bytes(_) => fault("not_utf8", "the source's text is not valid UTF-8"),
+        Value::Bytes(_) => fault("not_utf8", "the source's text is not valid UTF-8, or its date is in no calendar"),
         value => Ok(value),
     }
 }

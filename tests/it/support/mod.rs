@@ -11,7 +11,7 @@ pub mod session;
 pub mod source;
 pub mod workload;
 
-use crm::{Content, Crm};
+use crm::{Arrival, Content, Crm};
 use daemon::{Daemon, Tenant};
 use source::Source;
 use std::time::{Duration, Instant};
@@ -103,14 +103,24 @@ impl<V: Vendor> Scene<V> {
             }
             if !alive || Instant::now() > deadline {
                 let state = if alive { "after the time given" } else { "and the daemon has ended" };
-                let words = self.tenant.last_words();
+                let status = if alive { self.tenant.status().await.to_string() } else { String::new() };
                 return Err(format!(
-                    "the CRM is not equal to the source {state}:\n{}\n{words}",
-                    differences.join("\n")
+                    "the CRM is not equal to the source {state}:\n{}\n{}\n{status}\n{}",
+                    differences.join("\n"),
+                    self.arrivals(&differences[0]),
+                    self.tenant.last_words()
                 ));
             }
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
+    }
+
+    /// What arrived of the record that a difference names.
+    fn arrivals(&self, difference: &str) -> String {
+        let history = self.crm.history();
+        let is_named = |a: &&Arrival| difference.starts_with(&format!("{}/{} ", a.entity, a.external_id));
+        let arrivals = history.iter().filter(is_named).map(|arrival| format!("{arrival:?}"));
+        arrivals.collect::<Vec<_>>().join("\n")
     }
 
     /// As [`Scene::equal`], then judges everything that arrived on the way.

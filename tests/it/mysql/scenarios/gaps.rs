@@ -123,6 +123,15 @@ async fn another_server_behind_the_name(flavour: MysqlFlavour) {
     let (mut scene, door) = scene!(changed_while_down(MysqlOptions::new(flavour), |_| ()));
     let other = scene!(MysqlSource::northwind(MysqlOptions::new(flavour)));
     other.sql(AFTER);
+    // At an address of its own it is refused, whatever the policy.
+    let before = scene.crm.writes();
+    scene.tenant.source_port = other.cluster.port();
+    let mut daemon = scene.start();
+    let status = daemon.wait(seconds(20)).await.expect("it ends");
+    assert_eq!(status.code(), Some(78), "{}", scene.tenant.last_words());
+    assert!(scene.tenant.log().contains("belongs to the source"), "{}", scene.tenant.last_words());
+    assert_eq!(scene.crm.writes(), before, "something was sent");
+    scene.tenant.source_port = door.port;
     door.leads_to(other.cluster.port());
     scene.client = other.pool();
     scene.source = other;

@@ -14,6 +14,7 @@ mod tests {
         rows_of_which_the_log_holds_a_part;
         prepared_transactions;
         rows_loaded_from_a_file;
+        dates_that_no_calendar_has;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,6 +101,46 @@ async fn rows_loaded_from_a_file(flavour: MysqlFlavour) {
     scene.source.sql(&format!("LOAD DATA INFILE '{}' REPLACE INTO TABLE things CHARACTER SET utf8mb4", path.display()));
     scene.equal(&mut daemon, seconds(60)).await;
     assert_eq!(scene.crm.count("thing"), 7_999);
+    daemon.stop(seconds(10)).await;
+}
+
+/// By column: null, set aside, or a fixed date; and counted.
+async fn dates_that_no_calendar_has(flavour: MysqlFlavour) {
+    let insert = |id: u32, word: &str| {
+        format!("SET sql_mode = ''; INSERT INTO days VALUES ({id}, '0000-00-00', '0000-00-00', '2024-01-01', '{word}')")
+    };
+    let sql = format!(
+        "CREATE TABLE days (id int PRIMARY KEY, plain date NOT NULL, fixed datetime NOT NULL, strict date NOT NULL, word varchar(9));
+         {}",
+        insert(1, "chunk")
+    );
+    let mapping = "tidemark = 1\n[pack]\nname = \"days\"\nversion = \"1.0.0\"\n[record.day]\nfrom = \"days as d\"\nexternal_id = \"d.id\"
+[record.day.fields]\nplain = \"d.plain\"\nfixed = \"cast(d.fixed as date)\"\nstrict = \"d.strict\"\nword = \"d.word\"\n";
+    let text = serde_json::json!({"type": ["string", "null"]});
+    let model = serde_json::json!({"day": {"type": "object", "properties": {
+        "plain": text, "fixed": text, "strict": text, "word": text,
+    }}});
+    let oracle =
+        "SELECT 'day', id, NULL AS plain, '1970-01-01' AS fixed, strict, word FROM days WHERE strict > '2000-01-01';\n";
+    let mut scene = scene!(MysqlScene::tables(MysqlOptions::new(flavour), &sql, mapping, model, oracle));
+    scene
+        .tenant
+        .engine
+        .push_str("\n[source.mysql.zero_dates]\n\"days.fixed\" = \"1970-01-01\"\n\"vendor.days.strict\" = \"reject\"");
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(30)).await;
+    scene.source.sql(&insert(2, "tail"));
+    scene
+        .source
+        .sql("SET sql_mode = ''; INSERT INTO days VALUES (3, '0000-00-00', '2024-01-01', '0000-00-00', 'wrong')");
+    scene.equal(&mut daemon, seconds(30)).await;
+    scene
+        .until("a dead letter", seconds(20), async |s| {
+            s.tenant.metric("tidemark_dead_letters{").await.is_some_and(|letters| letters > 0.0)
+        })
+        .await;
+    let met = scene.tenant.metric("tidemark_source_zero_dates_total{").await.unwrap_or(0.0);
+    assert!(met > 5.5, "{met} were counted");
     daemon.stop(seconds(10)).await;
 }
 

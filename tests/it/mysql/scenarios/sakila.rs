@@ -65,7 +65,8 @@ fn change(rng: &mut Rng, number: u64) -> String {
             "UPDATE customer SET email = lower(email), active = NOT active, first_name = 'Zoë {n}' WHERE customer_id = {customer}"
         ),
         5 => format!(
-            "UPDATE customer SET address_id = 1 + {n} % 600, store_id = 1 + {n} % 2 WHERE customer_id = {customer}"
+            "UPDATE customer SET address_id = (SELECT min(address_id) FROM address WHERE address_id > {n} % 600), store_id = 1 + {n} % 2
+             WHERE customer_id = {customer}"
         ),
         6 => format!(
             "INSERT INTO payment (customer_id, staff_id, rental_id, amount, payment_date) VALUES ({customer}, 1 + {n} % 2, NULL, {}.{cents:02}, '2024-02-29 23:59:59')",
