@@ -3,6 +3,7 @@
 mod corpus;
 mod fixture;
 mod mangle;
+mod northwind;
 mod scenarios;
 mod scene;
 mod server;
