@@ -57,6 +57,7 @@ release: ## the program as it is shipped, in target/release
 	@$(CARGO) build --release
 
 bench: setup ## rows/s of snapshot and tail beside psql and pg_recvlogical (ARGS="--rows 200000 --markdown")
+	@$(if $(findstring sqlserver,$(ARGS)),$(CARGO) build --quiet --release -p tidemark-sqlserver-sim)
 	@$(CARGO) bench --quiet --bench throughput -- $(ARGS)
 
 ci: ## what continuous integration runs

@@ -121,7 +121,9 @@ impl<'a> Tenant<'a> {
     ) -> Result<Self, Failure> {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("mapping.toml"), PACK)?;
+        // SQL Server keeps JSON as text.
+        let json = if source.has_json() { "c.attributes" } else { "cast(c.attributes as json)" };
+        std::fs::write(dir.join("mapping.toml"), PACK.replace("c.attributes", json))?;
         let crm = match target {
             Target::Null => "profile = \"null\"".to_owned(),
             Target::Loopback(crm) => {

@@ -105,13 +105,13 @@ impl Vendor for Mysql {
 
     fn row_bytes(&self, rows: u64) -> Result<String, Failure> {
         let rows = rows.min(10_000);
-        let (_, mut command) = self.whole_table();
+        let (_, mut command) = self.whole_table().ok_or("no tool")?;
         command.arg(format!("--where=id <= {rows}"));
         let bytes = command.stdout(Stdio::piped()).output()?.stdout.len() as u64;
         Ok(format!("{} B (mysqldump)", bytes / rows))
     }
 
-    fn whole_table(&self) -> (&'static str, Command) {
+    fn whole_table(&self) -> Option<(&'static str, Command)> {
         let mut command = self.tool("dump");
         command.args(["--quick", "--single-transaction", "--no-create-info", "--no-tablespaces"]);
         let name = match self.cluster.flavour() {
@@ -122,7 +122,7 @@ impl Vendor for Mysql {
             }
         };
         command.args([DATABASE, "customers"]);
-        (name, command)
+        Some((name, command))
     }
 
     fn keep_log(&self) -> Result<(), Failure> {
@@ -131,7 +131,7 @@ impl Vendor for Mysql {
         Ok(())
     }
 
-    fn log_reader(&self, _: &Backlog) -> Result<(&'static str, Command), Failure> {
+    fn log_reader(&self, _: &Backlog) -> Result<Option<(&'static str, Command)>, Failure> {
         let copies = tempfile::tempdir()?;
         let mut command = self.tool("binlog");
         command.args(["--read-from-remote-server", "--raw", "--to-last-log"]);
@@ -139,13 +139,13 @@ impl Vendor for Mysql {
         target.push(copies.path().join("copy-"));
         command.arg(target).arg(&*self.kept.lock().map_err(|_| "a lock")?);
         *self.copies.lock().map_err(|_| "a lock")? = Some(copies);
-        Ok((
+        Ok(Some((
             match self.cluster.flavour() {
                 MysqlFlavour::MariaDb => "mariadb-binlog --read-from-remote-server --raw",
                 MysqlFlavour::MySql => "mysqlbinlog --read-from-remote-server --raw",
             },
             command,
-        ))
+        )))
     }
 
     fn log_was_read(&self) -> Result<(), Failure> {

@@ -104,21 +104,21 @@ impl Vendor for Postgres {
         Ok(format!("{} B (COPY text)", bytes / rows))
     }
 
-    fn whole_table(&self) -> (&'static str, Command) {
+    fn whole_table(&self) -> Option<(&'static str, Command)> {
         let mut command = self.tool("psql");
         command.args(["-X", "-q", "-c", "COPY (SELECT * FROM customers) TO STDOUT"]);
-        ("psql: COPY … TO STDOUT > /dev/null", command)
+        Some(("psql: COPY … TO STDOUT > /dev/null", command))
     }
 
     fn keep_log(&self) -> Result<(), Failure> {
         self.sql(&format!("SELECT pg_create_logical_replication_slot('{LIMIT}', 'pgoutput')")).map(drop)
     }
 
-    fn log_reader(&self, backlog: &Backlog) -> Result<(&'static str, Command), Failure> {
+    fn log_reader(&self, backlog: &Backlog) -> Result<Option<(&'static str, Command)>, Failure> {
         let mut command = self.tool("pg_recvlogical");
         command.args(["--slot", LIMIT, "--start", "--no-loop", "--endpos", &backlog.end, "-f", "-"]);
         command.args(["-o", "proto_version=1", "-o", &format!("publication_names={LIMIT}")]);
-        Ok(("pg_recvlogical (pgoutput) > /dev/null", command))
+        Ok(Some(("pg_recvlogical (pgoutput) > /dev/null", command)))
     }
 
     fn log_was_read(&self) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ A simulated SQL Server on 127.0.0.1. It is a test tool: it knows a part of T-SQL
   --cdc                 enable change data capture for the database and all its tables that have a primary key
   --snapshot-isolation  ALLOW_SNAPSHOT_ISOLATION ON
   --console             run batches from the standard input as sa, each ended by a line GO; answer each with a line `ok N`
-                        (rows changed) or `error` and its words; end with the input
+                        (rows changed) and the first cell, if there is one, or `error` and its words; end with the input
 
 Log in as sa with the password in SQLSERVER_SIM_PASSWORD, or Passw0rd! without it.";
 
@@ -96,7 +96,8 @@ fn serve_console(sim: &Sim, database: &str) -> std::io::Result<()> {
             continue;
         }
         match session.run(&batch) {
-            Ok(rows) => println!("ok {rows}"),
+            Ok((rows, None)) => println!("ok {rows}"),
+            Ok((rows, Some(cell))) => println!("ok {rows} {}", cell.replace('\n', " ")),
             Err(e) => println!("error {}", e.to_string().replace('\n', " ")),
         }
         std::io::stdout().flush()?;

@@ -303,16 +303,16 @@ pub struct Console {
 }
 
 impl Console {
-    /// Runs a batch; answers how many rows its last statement changed or gave.
+    /// Runs a batch; answers how many rows its last statement changed or gave, and the first cell of all results.
     ///
     /// Fails with the first error.
-    pub fn run(&mut self, sql: &str) -> Result<u64> {
+    pub fn run(&mut self, sql: &str) -> Result<(u64, Option<String>)> {
         let mut rows = Rows::default();
         self.session.variables.clear();
         self.session.batch(sql, &mut rows);
         match rows.error {
             Some(e) => Err(e),
-            None => Ok(rows.count),
+            None => Ok((rows.count, rows.rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten())),
         }
     }
 }

@@ -141,7 +141,7 @@ impl Owner {
         self.batches.write_all(b"\nGO\n").await.map_err(failed)?;
         self.batches.flush().await.map_err(failed)?;
         self.answers.read_line(&mut answer).await.map_err(failed)?;
-        let rows = answer.trim().strip_prefix("ok ").and_then(|rows| rows.parse().ok());
+        let rows = answer.trim().strip_prefix("ok ").and_then(|rest| rest.split(' ').next()?.parse().ok());
         rows.ok_or_else(|| SceneError::Statement(answer.trim().trim_start_matches("error ").to_owned()))
     }
 }
