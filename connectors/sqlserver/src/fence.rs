@@ -16,6 +16,7 @@ use crate::session::{LOG_END, log_end};
 use crate::sql::Cells;
 use crate::types::unix_micros;
 use crate::wire::Connection;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tiberius::Row;
 use tidemark_contract::{Result, SourceError};
@@ -26,7 +27,7 @@ const SCAN: &str = "SELECT TOP (1) CAST(session_id AS bigint), CAST(tran_count A
 
 /// What is known of the last scan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Scan {
+pub(crate) struct Scan {
     id: i64,
     transactions: i64,
     empty: i64,
@@ -50,7 +51,7 @@ pub(crate) struct Fence {
     pub(crate) end: Lsn,
     /// The server's clock then.
     asked_at: i64,
-    last: Option<Scan>,
+    pub(crate) last: Option<Scan>,
     moves: u32,
     /// When a scan was last seen to end.
     moved_at: Instant,
@@ -87,18 +88,7 @@ impl Fence {
         if silent <= patience {
             return None;
         }
-        let errors = "SELECT TOP (1) error_number FROM sys.dm_cdc_errors ORDER BY entry_time DESC";
-        let failure = connection.rows("asking for the log reader's errors", errors).await.ok();
-        let failure = failure.and_then(|rows| rows.first().and_then(|row| row.int(0)));
-        let failure = failure.map_or(String::new(), |number| format!("; the last error it noted is {number}"));
-        let message = format!(
-            "the log reader has finished no scan for {} s: the capture job does not run, and changes do not come{failure}",
-            silent.as_secs()
-        );
-        Some(unreachable(message).hint(
-            "start SQL Server Agent and the capture job: EXEC sys.sp_cdc_start_job @job_type = N'capture'; \
-             nothing is lost as long as the log is kept",
-        ))
+        Some(standing_still(connection, silent).await)
     }
 
     fn learn(&mut self, now: Option<Scan>, most: i64) -> bool {
@@ -110,6 +100,48 @@ impl Fence {
         }
         let began_after = scan.started > self.asked_at || self.moves >= 2;
         began_after && scan.transactions < most
+    }
+}
+
+/// The error for a log reader that has been silent for so long.
+async fn standing_still(connection: &mut Connection, silent: Duration) -> SourceError {
+    let errors = "SELECT TOP (1) error_number FROM sys.dm_cdc_errors ORDER BY entry_time DESC";
+    let failure = connection.rows("asking for the log reader's errors", errors).await.ok();
+    let failure = failure.and_then(|rows| rows.first().and_then(|row| row.int(0)));
+    let failure = failure.map_or(String::new(), |number| format!("; the last error it noted is {number}"));
+    let message = format!(
+        "the log reader has finished no scan for {} s: the capture job does not run, and changes do not come{failure}",
+        silent.as_secs()
+    );
+    unreachable(message).hint(
+        "start SQL Server Agent and the capture job: EXEC sys.sp_cdc_start_job @job_type = N'capture'; \
+         nothing is lost as long as the log is kept",
+    )
+}
+
+/// What is remembered of a log reader that stood still, from one stream to the next: until it has finished another scan, a
+/// new stream knows no better.
+#[derive(Default)]
+pub(crate) struct Stalled(Mutex<Option<(Option<Scan>, Instant)>>);
+
+impl Stalled {
+    /// Notes that nothing came behind this scan.
+    pub(crate) fn note(&self, last: Option<Scan>) {
+        let mut known = crate::locked(&self.0);
+        if known.as_ref().is_none_or(|(before, _)| *before != last) {
+            *known = Some((last, Instant::now()));
+        }
+    }
+
+    /// The error, if it still stands where it stood.
+    pub(crate) async fn check(&self, connection: &mut Connection, patience: Duration) -> Result<()> {
+        let Some((last, since)) = *crate::locked(&self.0) else { return Ok(()) };
+        let rows = connection.rows("asking for the log reader's progress", SCAN).await?;
+        if Scan::of(&rows) == last {
+            return Err(standing_still(connection, since.elapsed() + patience).await);
+        }
+        *crate::locked(&self.0) = None;
+        Ok(())
     }
 }
 

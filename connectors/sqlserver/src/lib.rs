@@ -144,6 +144,7 @@ pub struct SqlServer {
     config: Arc<SqlServerConfig>,
     pool: Pool,
     memory: snapshot::Memory,
+    stalled: Arc<fence::Stalled>,
 }
 
 impl fmt::Debug for SqlServer {
@@ -160,7 +161,7 @@ impl SqlServer {
     /// A connector for this configuration. Connects to nothing yet.
     pub fn new(config: SqlServerConfig) -> Self {
         let config = Arc::new(config);
-        Self { pool: Pool::new(config.clone()), config, memory: snapshot::Memory::default() }
+        Self { pool: Pool::new(config.clone()), config, memory: snapshot::Memory::default(), stalled: Arc::default() }
     }
 }
 
@@ -220,7 +221,7 @@ impl Connector for SqlServer {
     }
 
     async fn open_stream(&self, tables: &[TableRequest], from: Option<&Position>) -> Result<Box<dyn ChangeStream>> {
-        Ok(Box::new(stream::Tail::start(self.config.clone(), tables, from).await?))
+        Ok(Box::new(stream::Tail::start(self.config.clone(), tables, from, self.stalled.clone()).await?))
     }
 
     fn covers(&self, reached: &Position, goal: &Position) -> Result<bool> {

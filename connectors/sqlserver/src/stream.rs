@@ -7,7 +7,7 @@
 //! On a quiet database the log reader's own idle rows move the place along, so that it never falls out of retention.
 
 use crate::error::{bug, lost, server_code, setting_wrong, undecodable, unreachable};
-use crate::fence::{Fence, most_transactions};
+use crate::fence::{Fence, Stalled, most_transactions};
 use crate::pair::Pairs;
 use crate::plan::{self, FINGERPRINT, Fingerprint, Plan};
 use crate::position::{self, Lsn, Place, TRACKING, database_of, log_name, used_of};
@@ -108,6 +108,7 @@ impl Tail {
         config: Arc<SqlServerConfig>,
         requests: &[TableRequest],
         from: Option<&Position>,
+        stalled: Arc<Stalled>,
     ) -> Result<Self> {
         let mut session = Session::open(&config).await?;
         if session.database.tracking {
@@ -137,6 +138,7 @@ impl Tail {
                 database_of(&from.log)
             )));
         }
+        stalled.check(&mut session.connection, config.capture_timeout).await?;
         let stored = from.map(|from| used_of(&from.log)).unwrap_or_default();
         let connection = &mut session.connection;
         // Before the plans: what happens in between shows as a change, and is looked at again.
@@ -172,6 +174,7 @@ impl Tail {
             pause: config.poll_interval,
             patience: config.capture_timeout,
             sees_scans: !config.read_only,
+            stalled,
         };
         task.rename_log();
         // A position that is lost is told at once.
@@ -206,6 +209,7 @@ struct Task {
     patience: Duration,
     /// Not on a replica.
     sees_scans: bool,
+    stalled: Arc<Stalled>,
 }
 
 /// What one look at the server gave.
@@ -258,6 +262,7 @@ impl Task {
         } else if let Some(fence) = self.fence.as_mut().filter(|_| self.sees_scans) {
             passed = fence.is_passed(&mut self.session.connection, self.most).await?;
             if let Some(error) = fence.stands_still(&mut self.session.connection, self.patience).await {
+                self.stalled.note(fence.last);
                 return Err(error);
             }
         }

@@ -79,7 +79,11 @@ async fn the_capture_job_stops() {
         status.contains("the capture job does not run") && status.contains("sp_cdc_start_job")
     };
     scene.until("the state that tells it", seconds(30), told).await;
-    assert_ne!(scene.tenant.get("/readyz").await.0, 200, "ready, though changes do not come");
+    scene.until("unreadiness", seconds(10), async |s| s.tenant.get("/readyz").await.0 != 200).await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_ne!(scene.tenant.get("/readyz").await.0, 200, "ready, though changes do not come");
+    }
     session.run("EXEC sys.sp_cdc_start_job @job_type = N'capture'").await.unwrap();
     scene.equal_and_in_order(&mut daemon, seconds(60)).await;
     scene.until("readiness", seconds(30), async |s| s.tenant.get("/readyz").await.0 == 200).await;
