@@ -399,7 +399,12 @@ fn corrected(kind: Kind, column: &LogColumn, collations: &HashMap<u32, Charset>)
         Some(bytes.iter().map(|b| charset.text(b)).collect::<Vec<_>>().into())
     };
     match kind {
-        Kind::Text(charset, pad) if charset != Charset::Binary => Kind::Text(logged.unwrap_or(charset), pad),
+        Kind::Text(charset, _) => {
+            let charset = logged.unwrap_or(charset);
+            // BINARY: the width is the one that the row was written in.
+            let is_padded = charset == Charset::Binary && column.code == code::STRING;
+            Kind::Text(charset, is_padded.then(|| u32::from(column.meta)))
+        }
         Kind::JsonText(charset) => Kind::JsonText(logged.unwrap_or(charset)),
         Kind::Enum(known, charset) => {
             let charset = logged.unwrap_or(charset);

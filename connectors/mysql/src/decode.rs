@@ -45,9 +45,16 @@ pub(crate) fn fits(column: &LogColumn, kind: &Kind) -> bool {
         Kind::Set(..) => column.code == code::SET,
         Kind::Json => column.code == code::JSON,
         Kind::Geometry => column.code == code::GEOMETRY,
-        Kind::Uuid | Kind::Inet6 | Kind::Inet4 => column.code == code::STRING,
+        // A CHAR of that name is what the column may have been before.
+        Kind::Uuid | Kind::Inet6 => is_fixed(column, 16),
+        Kind::Inet4 => is_fixed(column, 4),
         Kind::Vector => column.code == code::VECTOR || is_blob || is_string,
     }
+}
+
+/// Whether it is one of MariaDB's types of so many bytes.
+fn is_fixed(column: &LogColumn, width: u16) -> bool {
+    column.code == code::STRING && column.meta == width && column.collation.is_none_or(|collation| collation == 63)
 }
 
 /// How many bits a BIT column of the log has: the odd bits in the low byte, whole bytes in the high one.

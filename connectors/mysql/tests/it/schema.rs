@@ -133,6 +133,76 @@ async fn statements_instead_of_rows_are_refused(flavour: MysqlFlavour) {
     assert!(!format!("{error:?}").contains("secret") && error.hint.unwrap().contains("ROW"));
 }
 
+const CHANGES: [&str; 4] = [
+    "INSERT INTO words VALUES (1, 'b', 'a,b', 'é', 200, 'pad')",
+    "ALTER TABLE words MODIFY e ENUM('new','b','a'), MODIFY s SET('c','b','a')",
+    "INSERT INTO words VALUES (2, 'b', 'a,b', 'é', 200, 'pad'), (3, 'new', 'c', '§', 100, 'x'); UPDATE words SET e = 'a' WHERE id = 1",
+    "ALTER TABLE words MODIFY t VARCHAR(20) CHARACTER SET gbk, MODIFY n SMALLINT, MODIFY p BINARY(6);
+     INSERT INTO words VALUES (4, 'b', 'b', '你', -5, 'pad')",
+];
+
+/// Labels, character sets, signs and widths are those that a row was written with, whether they come from the log or, read at
+/// once, from the catalogue.
+async fn labels_are_those_of_the_moment(flavour: MysqlFlavour) {
+    let create =
+        "CREATE TABLE words (id INT PRIMARY KEY, e ENUM('a','b'), s SET('a','b'), t VARCHAR(20) CHARACTER SET latin1,
+         n TINYINT UNSIGNED, p BINARY(4));";
+    let wanted = [
+        "insert words 1 b [\"a\",\"b\"] é 200 x70616400",
+        "insert words 2 b [\"b\",\"a\"] é 200 x70616400",
+        "insert words 3 new [\"c\"] § 100 x78000000",
+        "update words 1 a [\"b\",\"a\"] é 200 x70616400",
+        "insert words 4 b [\"b\"] 你 -5 x706164000000",
+    ];
+    let named = Lab::new(flavour, &format!("{BARRIER}{create}"));
+    let connector = named.connector();
+    let mut stream = connector.open_stream(&[table("words")], None).await.unwrap();
+    let place = last_position(&named.drain(&connector, &mut stream).await);
+    stream.close().await.unwrap();
+    for sql in CHANGES {
+        named.sql(&format!("SET NAMES utf8mb4; {sql}"));
+    }
+    let mut stream = connector.open_stream(&[table("words")], Some(&place)).await.unwrap();
+    assert_eq!(words(&named.drain(&connector, &mut stream).await), wanted, "from the log alone");
+    let rows = named.snapshot(&table("words"), 9).await;
+    let shown: Vec<String> = rows.iter().map(super::lab::shown).collect();
+    assert_eq!(shown[0], "1 a [\"b\",\"a\"] é 200 x706164000000");
+
+    let options = MysqlOptions::new(flavour)
+        .setting("binlog-row-metadata", if flavour == MysqlFlavour::MariaDb { "NO_LOG" } else { "MINIMAL" });
+    let nameless = Lab::with(options, &format!("{BARRIER}{create}"));
+    let connector = nameless.connector();
+    let mut stream = connector.open_stream(&[table("words")], None).await.unwrap();
+    let mut told = Vec::new();
+    for sql in CHANGES {
+        nameless.sql(&format!("SET NAMES utf8mb4; {sql}"));
+        told.extend(words(&nameless.drain(&connector, &mut stream).await));
+    }
+    assert_eq!(told, wanted, "read at once, from the catalogue");
+}
+
+/// A column that was a text before it became one of MariaDB's own types.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_that_become_uuids() {
+    let create = "CREATE TABLE ids (id INT PRIMARY KEY, u CHAR(36), i CHAR(16), b BINARY(4));";
+    let lab = Lab::new(MysqlFlavour::MariaDb, &format!("{BARRIER}{create}"));
+    let connector = lab.connector();
+    let mut stream = connector.open_stream(&[table("ids")], None).await.unwrap();
+    let place = last_position(&lab.drain(&connector, &mut stream).await);
+    stream.close().await.unwrap();
+    lab.sql(
+        "INSERT INTO ids VALUES (1, '018f0000-0000-7000-8000-000000000001', '2001:db8::1', X'01');
+         ALTER TABLE ids MODIFY u UUID, MODIFY i INET6, MODIFY b CHAR(9);
+         INSERT INTO ids VALUES (2, '018f0000-0000-7000-8000-000000000002', '2001:db8::2', 'text')",
+    );
+    let mut stream = connector.open_stream(&[table("ids")], Some(&place)).await.unwrap();
+    let wanted = [
+        "insert ids 1 018f0000-0000-7000-8000-000000000001 2001:db8::1 x01000000",
+        "insert ids 2 018f0000-0000-7000-8000-000000000002 2001:db8::2 text",
+    ];
+    assert_eq!(words(&lab.drain(&connector, &mut stream).await), wanted);
+}
+
 async fn dropped_and_made_anew(flavour: MysqlFlavour) {
     let lab = Lab::new(flavour, &format!("{BARRIER}{GOODS}"));
     let told = lab
@@ -172,4 +242,5 @@ on_both! {
     online_schema_tools_are_followed_and_other_swaps_are_not,
     statements_instead_of_rows_are_refused,
     dropped_and_made_anew,
+    labels_are_those_of_the_moment,
 }
