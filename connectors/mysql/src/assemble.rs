@@ -8,7 +8,7 @@ use crate::json;
 use crate::types::{Kind, Scratch};
 use std::sync::Arc;
 use tidemark_contract::{
-    ChangeEvent, ChangeOp, ErrorKind, Result, Row, RowBuilder, SourceError, SourceMessage, TableSchema, Value,
+    ChangeEvent, ChangeOp, ErrorKind, Result, Row, SourceError, SourceMessage, TableSchema, Value,
 };
 
 /// Changes to hand over, and roughly the memory they take.
@@ -160,7 +160,7 @@ impl<'a> RowReader<'a> {
         let held = (0..steps.len()).filter(|at| bit(present, *at)).count();
         let nulls = rest.take(held.div_ceil(8))?;
         let width = self.plan.schema.columns.len();
-        let mut row = RowBuilder::with_capacity(width, before.map_or(24 * width, |(b, _)| b.memory() + 16));
+        let mut row = scratch.row(width);
         let (mut number, mut document) = (0, 0);
         let mut whole = true;
         for (at, step) in steps.iter().enumerate() {
@@ -203,7 +203,9 @@ impl<'a> RowReader<'a> {
                 }
             }
         }
-        Ok(Image { row: row.finish(), whole })
+        let row = row.finish();
+        scratch.learn(&row);
+        Ok(Image { row, whole })
     }
 }
 

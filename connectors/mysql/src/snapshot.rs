@@ -18,9 +18,7 @@ use crate::visibility::{self, Told};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tidemark_contract::{
-    ErrorKind, Position, Result, Row, RowBuilder, RowKey, ScanCursor, SourceError, TableId, TableRequest,
-};
+use tidemark_contract::{ErrorKind, Position, Result, Row, RowKey, ScanCursor, SourceError, TableId, TableRequest};
 
 /// A page ends when its rows take this many bytes, whatever its limit (R7).
 const PAGE_BYTES: usize = 4 << 20;
@@ -192,15 +190,16 @@ impl Shapes {
 }
 
 fn decode(shape: &Shape, fields: &TextRow<'_>, scratch: &mut Scratch) -> Result<Row> {
-    let payload = (0..shape.kinds.len()).map(|at| fields.get(at).map_or(0, |b| b.len() + 8)).sum();
-    let mut row = RowBuilder::with_capacity(shape.kinds.len(), payload);
+    let mut row = scratch.row(shape.kinds.len());
     for (at, kind) in shape.kinds.iter().enumerate() {
         push_text(kind, fields.get(at), &mut row, scratch).map_err(|error| {
             let column = &shape.schema.columns[at].name;
             SourceError::new(error.kind, format!("table {}, column {column}: {error}", shape.schema.table))
         })?;
     }
-    Ok(row.finish())
+    let row = row.finish();
+    scratch.learn(&row);
+    Ok(row)
 }
 
 impl Shape {

@@ -6,6 +6,17 @@ pub(crate) struct Stamp {
     len: usize,
 }
 
+/// Powers of ten by their exponents.
+const POWERS: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut at = 1;
+    while at < 20 {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
+
 impl Default for Stamp {
     fn default() -> Self {
         Self { bytes: [0; 40], len: 0 }
@@ -21,14 +32,18 @@ impl Stamp {
     }
 
     /// A number in at least `width` digits.
-    fn number(&mut self, value: u64, width: u32) {
-        let mut digits = width.max(1);
-        while digits < 19 && value >= 10_u64.pow(digits) {
+    fn number(&mut self, value: u64, width: usize) {
+        let mut digits = width;
+        while POWERS.get(digits).is_some_and(|power| value >= *power) {
             digits += 1;
         }
-        for at in (0..digits).rev() {
-            self.push(b'0' + u8::try_from(value / 10_u64.pow(at) % 10).unwrap_or(0));
+        let Some(slots) = self.bytes.get_mut(self.len..self.len + digits) else { return };
+        let mut rest = value;
+        for slot in slots.iter_mut().rev() {
+            *slot = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
         }
+        self.len += digits;
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -125,6 +140,22 @@ mod tests {
             assert_eq!(Civil::at(seconds, 0).stamp(b'T').as_str(), wanted);
         }
         assert_eq!(Civil::at(0, 120_000).stamp(b' ').as_str(), "1970-01-01 00:00:00.12");
+    }
+
+    #[test]
+    fn numbers_take_the_digits_they_need() {
+        for (value, width, wanted) in [
+            (0, 2, "00"),
+            (9, 1, "9"),
+            (10, 1, "10"),
+            (99, 2, "99"),
+            (123_456, 2, "123456"),
+            (u64::MAX, 1, "18446744073709551615"),
+        ] {
+            let mut out = Stamp::default();
+            out.number(value, width);
+            assert_eq!(out.as_str(), wanted);
+        }
     }
 
     #[test]

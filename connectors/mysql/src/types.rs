@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tidemark_contract::{LogicalType, Result, RowBuilder, TableId, Value};
+use tidemark_contract::{LogicalType, Result, Row, RowBuilder, TableId, Value};
 
 /// What becomes of dates that no calendar has (`0000-00-00`, `2024-00-00`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -171,7 +171,25 @@ impl Kind {
 pub(crate) struct Scratch {
     pub(crate) text: String,
     pub(crate) text2: String,
+    /// Bytes of values in the row before, which the next one will have too, more or less.
+    room: usize,
 }
+
+impl Scratch {
+    /// A builder for a row of so many columns.
+    pub(crate) fn row(&self, columns: usize) -> RowBuilder {
+        RowBuilder::with_capacity(columns, self.room)
+    }
+
+    /// Takes the size of a row for the next one's.
+    pub(crate) fn learn(&mut self, row: &Row) {
+        // A single large row must not make every later one ask for as much.
+        self.room = row.memory().saturating_sub(row.len() * CELL).min(16 << 10);
+    }
+}
+
+/// What a row takes for each of its columns beside the values' own bytes.
+const CELL: usize = 16;
 
 fn malformed() -> tidemark_contract::SourceError {
     undecodable("a value of a result is not of its column's type")
@@ -381,6 +399,17 @@ mod tests {
         let epoch = ZeroDates::Fixed("1970-01-01".into());
         assert_eq!(shown(&Kind::Date(fixed(epoch.clone())), "0000-00-00"), "1970-01-01");
         assert_eq!(shown(&Kind::Timestamp(fixed(epoch)), "0000-00-00 00:00:00"), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_row_has_room_for_what_the_one_before_had() {
+        let mut scratch = Scratch::default();
+        let mut row = scratch.row(3);
+        for value in [Value::Int(1), Value::Text("twelve bytes"), Value::Null] {
+            row.push(value);
+        }
+        scratch.learn(&row.finish());
+        assert_eq!(scratch.room, 12);
     }
 
     #[test]
