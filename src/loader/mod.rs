@@ -20,7 +20,7 @@ use crate::crm::{self, CrmError, CrmErrorKind, CrmRejection, Done, Outcome};
 use crate::document::Document;
 use crate::mapping::{Missing, Reference, RuleId};
 use pacing::{Pacing, Wait};
-use queue::{EntityId, Op, Origin, Pending, Queue, Replaced, SlotId, Stage};
+use queue::{EntityId, LeftOut, Op, Origin, Pending, Queue, Replaced, SlotId, Stage};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -139,6 +139,17 @@ pub enum Effect {
         attempts: u32,
         /// What is settled once the dead letter is durable.
         origins: SmallVec<[Origin; 1]>,
+    },
+    /// A record is in the CRM without references to parents that the CRM lacks. Its settlement follows.
+    LeftOut {
+        /// The rule that made it.
+        rule: RuleId,
+        /// The source row's key.
+        key: RowKey,
+        /// CRM-side match key.
+        external_id: Box<str>,
+        /// What is missing.
+        left_out: Box<LeftOut>,
     },
     /// A record has to be read again and sent later.
     Obligation {
@@ -592,6 +603,10 @@ impl<L: Ledger> Loader<L> {
     }
 
     fn settled(&mut self, entity: EntityId, item: Item, fate: Fate) {
+        if let Some(left_out) = item.change.left_out.filter(|l| !l.parents.is_empty() && !item.change.op.is_removal()) {
+            let (rule, key) = (item.change.rule, item.change.key.clone());
+            self.effects.push(Effect::LeftOut { rule, key, external_id: item.external_id.clone(), left_out });
+        }
         self.effects.push(Effect::Settled {
             entity,
             rule: item.change.rule,
@@ -653,7 +668,8 @@ impl<L: Ledger> Loader<L> {
                 self.parked.push(Parked { slot: item.slot, at: now.instant, entity: parent, external_id: parent_id });
             }
             Missing::Null | Missing::Later => {
-                let field = references.remove(index).field;
+                let Reference { field, entity: parent, external_id: parent_id, .. } = references.remove(index);
+                item.change.left_out.get_or_insert_default().parents.push((parent, parent_id));
                 match document.with_null(&field) {
                     Some(without) => {
                         *document = without;

@@ -103,6 +103,15 @@ impl Op {
     }
 }
 
+/// References that a record was sent without.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOut {
+    /// Entity and external id of each parent.
+    pub parents: Vec<(Box<str>, Box<str>)>,
+    /// How often it was read again for them, in vain.
+    pub attempts: u32,
+}
+
 /// One change of one record that was not accepted yet.
 #[derive(Debug)]
 pub struct Pending {
@@ -123,6 +132,8 @@ pub struct Pending {
     pub force: bool,
     /// It lacks a reference to open a circle: once it is accepted, the record is read and sent again.
     pub again: bool,
+    /// References that were left out because the CRM lacks their parents: when one lands, the record is read and sent again.
+    pub left_out: Option<Box<LeftOut>>,
     /// The ledger was asked when this was queued and does not hold this document: it need not be asked again. (That the
     /// CRM has got the same document meanwhile would cost a request that changes nothing.)
     pub asked: bool,
@@ -150,6 +161,10 @@ impl Pending {
                     if !references.iter().any(|r| r.field == reference.field) {
                         references.push(reference);
                     }
+                }
+                self.again |= older.again;
+                if let Some(left_out) = older.left_out {
+                    self.left_out.get_or_insert_default().parents.extend(left_out.parents);
                 }
                 Op::Upsert(new.over(&old), references)
             }

@@ -81,6 +81,7 @@ impl Bench {
             asked: false,
             origins: smallvec![Origin::Ticket(self.ticket)],
             again: false,
+            left_out: None,
             force: false,
             attempts: 0,
             queued: self.now().instant,
@@ -119,7 +120,7 @@ impl Bench {
                 Effect::Settled { origins, .. }
                 | Effect::DeadLetter { origins, .. }
                 | Effect::Obligation { origins, .. } => origins,
-                Effect::Fatal(_) => SmallVec::new(),
+                Effect::LeftOut { .. } | Effect::Fatal(_) => SmallVec::new(),
             })
             .map(|origin| match origin {
                 Origin::Ticket(ticket) => ticket,
@@ -435,6 +436,7 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
                             b.push(0, &external_id, op, Stage::Gated);
                         }
                     }
+                    Effect::LeftOut { .. } => {}
                     Effect::Fatal(error) => panic!("{error}"),
                 }
             }

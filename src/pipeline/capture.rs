@@ -44,7 +44,7 @@ use super::assembly::{Item, Purpose};
 use super::engine::Engine;
 use super::page::PageRow;
 use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
-use crate::loader::queue::{Op, Origin, Pending, Stage};
+use crate::loader::queue::{LeftOut, Op, Origin, Pending, Stage};
 use crate::loader::{Ledger as _, Why};
 use crate::mapping::{Applied, BoundRule, ExternalId, Rejection, Removal, Rule};
 use crate::metrics::RecordOp;
@@ -306,11 +306,14 @@ impl Engine {
         // A child whose parent may land any moment is looked at soon, a record that keeps failing ever later.
         let wait_ms = match reason {
             Reason::Partial | Reason::Related | Reason::DeadLetterRetry | Reason::Repair if attempts == 0 => 0,
+            // Only a look whether the parents' landing was missed.
+            Reason::LeftOut { .. } => 2_000u64.saturating_mul(1 << attempts.min(12)).min(3_600_000),
             _ => 2_000u64.saturating_mul(1 << attempts.min(8)).min(300_000),
         };
         let since = i64::try_from(since_ms).unwrap_or(i64::MAX);
         // While the tail folds what may have been sent before a crash, the ledger may be behind the CRM.
-        let force = reason != Reason::Related || self.folding.is_some();
+        let is_quiet = matches!(reason, Reason::Related | Reason::LeftOut { .. });
+        let force = !is_quiet || self.folding.is_some();
         self.steps.put_obligations.push(Obligation {
             rule: rule.name.to_string(),
             table: rule.table.to_string(),
@@ -354,10 +357,10 @@ impl Engine {
         stage: Stage,
         now: Instant,
     ) {
-        self.queue_since(rule, key, external_id, op, origin, force, stage, (super::unix_ms(), 0), now);
+        self.queue_since(rule, key, external_id, op, origin, force, stage, Trouble::none(), now);
     }
 
-    /// Queues a change of a record whose trouble began `since` (ms since 1970) and was tried so often.
+    /// Queues a change of a record that has had trouble.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn queue_since(
         &mut self,
@@ -368,7 +371,7 @@ impl Engine {
         origin: Origin,
         force: bool,
         stage: Stage,
-        (since_ms, attempts): (u64, u16),
+        Trouble { since_ms, attempts, left_out }: Trouble,
         now: Instant,
     ) {
         self.version += 1;
@@ -381,6 +384,7 @@ impl Engine {
             origins: smallvec![origin],
             force,
             again: false,
+            left_out,
             // Only a snapshot's row that the ledger does not know is sent without a step.
             asked: stage == Stage::Open,
             attempts,
@@ -657,6 +661,23 @@ pub(super) fn removal(action: Removal, program: &BoundRule, row: &Row) -> Result
         Removal::Archive => Some(Op::Archive(program.archive(row)?)),
         Removal::Delete => Some(Op::Delete),
     })
+}
+
+/// What a record has been through.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// When it began (ms since 1970).
+    pub since_ms: u64,
+    /// Times it was sent without a clear answer.
+    pub attempts: u16,
+    /// What it was read again for.
+    pub left_out: Option<Box<LeftOut>>,
+}
+
+impl Trouble {
+    pub(super) fn none() -> Self {
+        Self { since_ms: super::unix_ms(), attempts: 0, left_out: None }
+    }
 }
 
 /// A row of `columns` columns of which nothing is known.

@@ -843,6 +843,16 @@ impl Engine {
                     });
                     self.steps.settle_after.extend(origins);
                 }
+                Effect::LeftOut { rule, key, external_id, left_out } => {
+                    let rule = self.rules[usize::from(rule.0)].clone();
+                    let is_woken = !self.woken.is_empty() && self.woken.contains(&(rule.name.to_string(), key.clone()));
+                    let parents = left_out.parents.into_iter().map(|(e, id)| (e.into(), id.into())).collect();
+                    let (reason, attempts) = (Reason::LeftOut { parents }, left_out.attempts);
+                    self.put_obligation(&rule, &key, Some(external_id), reason, attempts, super::unix_ms());
+                    if let Some(obligation) = self.steps.put_obligations.last_mut().filter(|_| is_woken) {
+                        obligation.due = 0;
+                    }
+                }
                 Effect::Obligation { rule, key, external_id, reason, since_ms, attempts, is_delivered, origins } => {
                     let rule = self.rules[usize::from(rule.0)].clone();
                     if is_delivered {

@@ -264,7 +264,7 @@ impl Engine {
             }
         }
         let waiting: u64 = match &self.fan_out.running {
-            Some(running) if !running.is_reading => self.store.obligation_counts().values().sum(),
+            Some(running) if !running.is_reading => self.store.owed(),
             _ => return,
         };
         // What it has put itself must not hold it up for ever: records that wait for their parents stay.

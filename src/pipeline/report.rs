@@ -87,7 +87,7 @@ impl Engine {
                     }
                     _ => None,
                 },
-                rereads: self.store.obligation_counts().values().sum(),
+                rereads: self.store.owed(),
             },
             tables: self.tables.iter().map(|table| table_status(table, now)).collect(),
             entities: self.entity_statuses(&letters),

@@ -8,10 +8,11 @@
 //! event in between would have carried it).
 
 use super::assembly::{Item, Purpose};
-use super::capture::{removal, unknown_row};
+use super::capture::{Trouble, removal, unknown_row};
 use super::engine::{Engine, Event};
+use crate::document::Document;
 use crate::loader::Ledger as _;
-use crate::loader::queue::{Op, Origin, Stage};
+use crate::loader::queue::{LeftOut, Op, Origin, Stage};
 use crate::mapping::{Applied, BoundRule, Missing, Removal, Rule};
 use crate::store::{Obligation, ObligationRef, Reason};
 use std::collections::{HashMap, HashSet};
@@ -266,7 +267,15 @@ impl Engine {
     ) {
         let origin = Origin::Reread(number);
         let key = obligation.key.clone();
-        let force = obligation.force || obligation.since < self.started_ms;
+        // The tail has told everything else about this row: only what was left out is filled in.
+        let only_fills = matches!(obligation.reason, Reason::LeftOut { .. });
+        if only_fills && !matches!(record, Some((_, Applied::Upsert { .. } | Applied::Rejected(_) | Applied::NeedsRow)))
+        {
+            self.reread.forget(number);
+            self.steps.meet(met);
+            return;
+        }
+        let force = obligation.force || obligation.since < self.started_ms && !only_fills;
         let former: Option<Box<str>> =
             obligation.external_id.as_deref().map(Into::into).or_else(|| self.known_as(rule, &key));
         let mut writes = 0;
@@ -298,7 +307,7 @@ impl Engine {
                 }
                 self.clear_dead_letter(rule, &key);
             }
-            Some((row, Applied::Upsert { external_id, document, mut references })) => {
+            Some((row, Applied::Upsert { external_id, mut document, mut references })) => {
                 if let Reason::Circle { entity, external_id } = &obligation.reason {
                     for reference in references.iter_mut().filter(|r| r.missing == Missing::Wait) {
                         if *reference.entity == **entity && *reference.external_id == **external_id {
@@ -306,14 +315,22 @@ impl Engine {
                         }
                     }
                 }
-                let known = self.known_as(rule, &key).filter(|id| former.as_ref() != Some(id));
+                let mut trouble = Trouble {
+                    since_ms: u64::try_from(obligation.since).unwrap_or(0),
+                    attempts: u16::try_from(obligation.attempts).unwrap_or(u16::MAX),
+                    left_out: None,
+                };
+                if only_fills {
+                    trouble = Trouble::none();
+                    trouble.left_out = Some(self.leave_out(&mut document, &mut references, obligation.attempts + 1));
+                }
+                let former = former.filter(|_| !only_fills);
+                let known = self.known_as(rule, &key).filter(|id| former.as_ref() != Some(id) && !only_fills);
                 for id in [former, known].into_iter().flatten().filter(|id| *id != external_id) {
                     leave(self, id, Removal::Delete, row);
                 }
-                let since = u64::try_from(obligation.since).unwrap_or(0);
-                let attempts = u16::try_from(obligation.attempts).unwrap_or(u16::MAX);
                 let op = Op::Upsert(document, references);
-                self.queue_since(rule, key, external_id, op, origin, force, Stage::Gated, (since, attempts), now);
+                self.queue_since(rule, key, external_id, op, origin, force, Stage::Gated, trouble, now);
                 writes += 1;
             }
             Some((_, Applied::Rejected(rejection))) => {
@@ -335,6 +352,30 @@ impl Engine {
         } else {
             self.reread.take_up(number, met, writes);
         }
+    }
+
+    /// Leaves out again the references to parents of ours that have not landed yet: the CRM would refuse them once more.
+    fn leave_out(
+        &self,
+        document: &mut Document,
+        references: &mut Vec<crate::mapping::Reference>,
+        attempts: u32,
+    ) -> Box<LeftOut> {
+        let mut left_out = LeftOut { parents: Vec::new(), attempts };
+        references.retain(|reference| {
+            let mut feeding = self.rules.iter().filter(|rule| rule.entity == reference.entity).peekable();
+            let is_ours = feeding.peek().is_some();
+            let ledger = self.loader.ledger();
+            let has_landed = feeding.any(|rule| ledger.hash(rule.id, &reference.external_id).is_some());
+            if reference.missing != Missing::Null || !is_ours || has_landed || ledger.is_incomplete() {
+                return true;
+            }
+            let Some(without) = document.with_null(&reference.field) else { return true };
+            *document = without;
+            left_out.parents.push((reference.entity.clone(), reference.external_id.clone()));
+            false
+        });
+        Box::new(left_out)
     }
 
     /// A record that was read again is settled.

@@ -125,7 +125,7 @@ impl<'a> Changes<'a> {
 
     pub(super) fn put_obligation(&mut self, key: Vec<u8>, o: Obligation, events: &mut Vec<Event>) -> Result<()> {
         self.set(keys::due(&o.table, o.due, &o.rule, &o.key), b"");
-        if let Reason::WaitingForParent { entity, external_id } = &o.reason {
+        for (entity, external_id) in o.reason.parents() {
             self.set(keys::waiting(keys::parent_hash(entity, external_id), &o.rule, &o.key), b"");
         }
         self.put(key.clone(), &o)?;
@@ -135,7 +135,7 @@ impl<'a> Changes<'a> {
 
     pub(super) fn remove_obligation(&mut self, key: Vec<u8>, o: Obligation, events: &mut Vec<Event>) {
         self.remove(keys::due(&o.table, o.due, &o.rule, &o.key));
-        if let Reason::WaitingForParent { entity, external_id } = &o.reason {
+        for (entity, external_id) in o.reason.parents() {
             self.remove(keys::waiting(keys::parent_hash(entity, external_id), &o.rule, &o.key));
         }
         self.remove(key.clone());

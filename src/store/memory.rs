@@ -2,7 +2,7 @@
 
 use super::keys;
 use super::marks::MarkSet;
-use super::types::{Obligation, Reason};
+use super::types::Obligation;
 use std::collections::{BTreeMap, HashMap};
 
 /// What a commit changes here, applied once it is durable.
@@ -93,7 +93,7 @@ impl Memory {
 
     pub(super) fn add_obligation(&mut self, key: &[u8], obligation: &Obligation) {
         self.obligations.add(keys::fingerprint(key));
-        if let Some(parent) = parent_of(obligation) {
+        for parent in parents_of(obligation) {
             self.awaited.add(parent);
         }
         *self.obligation_counts.entry(count_key(obligation)).or_default() += 1;
@@ -101,7 +101,7 @@ impl Memory {
 
     fn remove_obligation(&mut self, key: &[u8], obligation: &Obligation) {
         self.obligations.remove(keys::fingerprint(key));
-        if let Some(parent) = parent_of(obligation) {
+        for parent in parents_of(obligation) {
             self.awaited.remove(parent);
         }
         let name = count_key(obligation);
@@ -180,11 +180,8 @@ fn count_key(o: &Obligation) -> (String, &'static str) {
     (o.rule.clone(), o.reason.as_str())
 }
 
-fn parent_of(o: &Obligation) -> Option<u64> {
-    match &o.reason {
-        Reason::WaitingForParent { entity, external_id } => Some(low_bits(keys::parent_hash(entity, external_id))),
-        _ => None,
-    }
+fn parents_of(o: &Obligation) -> impl Iterator<Item = u64> {
+    o.reason.parents().map(|(entity, external_id)| low_bits(keys::parent_hash(entity, external_id)))
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]

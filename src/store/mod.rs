@@ -300,6 +300,13 @@ impl Store {
         Ok(out)
     }
 
+    /// Number of rows that have to be read again: all obligations but those that owe nothing until a parent lands.
+    pub fn owed(&self) -> u64 {
+        let memory = self.shared.memory();
+        let counts = memory.obligation_counts().iter().filter(|((_, reason), _)| *reason != Reason::LEFT_OUT);
+        counts.map(|(_, n)| n).sum()
+    }
+
     /// Number of obligations by rule and reason ([`Reason::as_str`]).
     pub fn obligation_counts(&self) -> BTreeMap<(String, &'static str), u64> {
         self.shared.memory().obligation_counts().clone()

@@ -176,6 +176,12 @@ pub enum Reason {
     Repair,
     /// The record shows rows of other tables: the row, or one of those, has changed.
     Related,
+    /// The record was accepted without references to parents that the CRM did not have (`missing = "null"`): it is read
+    /// again when one of them lands. It owes nothing until then.
+    LeftOut {
+        /// Entity and match key of each.
+        parents: Vec<(String, String)>,
+    },
 }
 
 impl Reason {
@@ -189,7 +195,23 @@ impl Reason {
             Reason::DeadLetterRetry => "dead_letter_retry",
             Reason::Repair => "repair",
             Reason::Related => "related",
+            Reason::LeftOut { .. } => Reason::LEFT_OUT,
         }
+    }
+
+    /// The word for [`Reason::LeftOut`], which does not count as something to be done.
+    pub const LEFT_OUT: &'static str = "left_out";
+
+    /// Entity and match key of the parents that it waits for.
+    pub fn parents(&self) -> impl Iterator<Item = (&str, &str)> {
+        let (one, many) = match self {
+            Reason::WaitingForParent { entity, external_id } => {
+                (Some((entity.as_str(), external_id.as_str())), &[][..])
+            }
+            Reason::LeftOut { parents } => (None, &parents[..]),
+            _ => (None, &[][..]),
+        };
+        one.into_iter().chain(many.iter().map(|(entity, id)| (entity.as_str(), id.as_str())))
     }
 }
 

@@ -205,3 +205,48 @@ boss = { ref = "person", external_id = "p.boss", missing = "wait" }
     assert!(scene.crm.violations().is_empty(), "{:?}", scene.crm.violations());
     daemon.stop(seconds(10)).await;
 }
+
+/// `missing = "null"`: a record is sent without a parent that is not there, and again when the parent has come; until then
+/// it costs nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_left_out_is_filled_in() {
+    let mapping = FAMILY_MAPPING.replace("\"wait\"", "\"null\"");
+    let oracle = FAMILY_ORACLE
+        .replace("CASE WHEN parent IS NOT NULL", "CASE WHEN EXISTS (SELECT FROM z_parent p WHERE p.id = parent)");
+    let text = json!({"type": ["string", "null"]});
+    let model = json!({
+        "child": {"type": "object", "properties": {"name": text, "parent": {"type": ["object", "null"], "x-ref": "parent"}}},
+        "parent": {"type": "object", "properties": {"name": text, "extra": text}},
+    });
+    let tables = format!("{FAMILY}; INSERT INTO a_child SELECT n, 50, 'early ' || n FROM generate_series(200, 230) n");
+    let scene = scene!(Scene::of_tables(&tables, &mapping, model, &oracle));
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    scene.quiet().await;
+    let before = scene.crm.writes();
+    tokio::time::sleep(seconds(7)).await;
+    assert_eq!(scene.crm.writes(), before, "waiting costs no request");
+
+    scene.source.psql("INSERT INTO z_parent VALUES (50, 'late', 'extra', 'note')");
+    scene.equal(&mut daemon, seconds(30)).await;
+    // The parent comes while nobody is there, after others of the same child's changes.
+    scene.source.psql("INSERT INTO a_child VALUES (300, 70, 'a'), (301, 71, 'b'), (302, 71, 'c')");
+    scene.equal(&mut daemon, seconds(30)).await;
+    scene.quiet().await;
+    daemon.kill();
+    scene.source.psql(
+        "UPDATE a_child SET name = 'changed' WHERE id = 301; DELETE FROM a_child WHERE id = 302;
+         INSERT INTO z_parent VALUES (70, 'x', '', ''), (71, 'y', '', '')",
+    );
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(30)).await;
+    // Both at once, the child first.
+    scene.source.psql(
+        "BEGIN; INSERT INTO a_child SELECT n, n, 'together' FROM generate_series(400, 450) n;
+         INSERT INTO z_parent SELECT n, 'together', '', '' FROM generate_series(400, 450) n; COMMIT",
+    );
+    scene.equal(&mut daemon, seconds(30)).await;
+    scene.quiet().await;
+    scene.tenant.done(&["verify"]).await;
+    daemon.stop(seconds(10)).await;
+}
