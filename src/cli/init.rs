@@ -28,7 +28,7 @@ pub struct InitArgs {
     /// The tenant's name, and the pack's.
     #[arg(value_name = "TENANT")]
     tenant: String,
-    /// The vendor's database: postgres:// | mysql:// | sqlserver://USER@HOST[:PORT]/DATABASE. No password here: arguments can
+    /// The vendor's database: postgres:// | mysql:// | sqlserver://USER@HOST:PORT/DATABASE. No password here: arguments can
     /// be seen by anybody.
     #[arg(long, value_name = "URL")]
     source: String,

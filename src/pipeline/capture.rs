@@ -34,8 +34,8 @@
 //! # What the ledger may not be asked
 //!
 //! The ledger is written after the CRM's acceptance and flushed a little later, so after a crash an entry may be older
-//! than what the CRM holds. Three things keep that from doing harm: changes replayed after a crash are sent without asking
-//! it (`force`); progress is saved only after the ledger's flush (see `step`); and before a snapshot row or a sweep
+//! than what the CRM holds. Three things keep that from doing harm: changes replayed after a crash, and whatever is sent next
+//! of their rows, are sent without asking it (`force`); progress is saved only after the ledger's flush (see `step`); and before a snapshot row or a sweep
 //! changes a record that has an entry, the entry is made void, durably, before the request leaves. And while a pass goes on
 //! that an earlier process may have begun, removals are sent whether the ledger knows the record or not: what that process
 //! had sent after its last saved cursor, or before it could save that the pass had begun, may be missing from it.
@@ -159,6 +159,10 @@ impl Engine {
             if self.store.mark(&table.name, &key) {
                 self.steps.marks.push((table.name.clone(), key.clone()));
             }
+        }
+        if self.folding.is_some() {
+            let rules = self.tables[index].bound.iter().map(|(rule, _)| (rule.id, key.clone()));
+            self.folded.extend(rules);
         }
         self.touch(index, &key, &event);
         self.assembly.overtake(index, &key);
@@ -328,6 +332,13 @@ impl Engine {
         });
     }
 
+    /// Whether a record may have been sent before a crash without a trace in the ledger, and nothing of it since. That the
+    /// change which told so is still queued is not enough: it may have become an obligation, which a later one replaces and
+    /// a removal overtakes.
+    pub(super) fn was_folded(&self, rule: &Rule, key: &RowKey) -> bool {
+        self.folding.is_some() || !self.folded.is_empty() && self.folded.contains(&(rule.id, key.clone()))
+    }
+
     fn queue_tail(&mut self, rule: &Rule, key: &RowKey, external_id: Box<str>, op: Op, origin: Origin, now: Instant) {
         let is_resumed = || {
             self.table_of.get(&rule.table).is_some_and(|&index| {
@@ -335,7 +346,9 @@ impl Engine {
                 table.resumed && table.needs_marks()
             })
         };
-        let force = self.folding.is_some() || (op.is_removal() && is_resumed());
+        // The same goes for a row that had to be read again when a process was killed: it may have been.
+        let is_owed = || self.store.obligation(&rule.name, key).is_ok_and(|owed| owed.is_some());
+        let force = self.was_folded(rule, key) || (op.is_removal() && (is_resumed() || is_owed()));
         self.queue(rule, key.clone(), external_id, op, origin, force, Stage::Gated, now);
     }
 

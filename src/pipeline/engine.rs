@@ -17,7 +17,7 @@ use crate::error::{DaemonKind, Error, Kind};
 use crate::gather::GatherError;
 use crate::loader::queue::{EntityId, Origin, Stage};
 use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
-use crate::mapping::{Applied, Rule};
+use crate::mapping::{Applied, Rule, RuleId};
 use crate::metrics::NoAnswer;
 use crate::status::{ErrorStatus, Moment};
 use crate::store::{DailyUse, DeadLetter, Obligation, Reason, Record, Step, Store, StoreError, WriteOp};
@@ -129,6 +129,9 @@ pub(super) struct Engine {
     reopen_failures: u32,
     /// Nothing is sent until the tail has reached this place: it may have been sent before a crash.
     pub folding: Option<Position>,
+    /// Rows that the tail spoke of while it was folded: what was sent of them before the crash may be missing from the
+    /// ledger, so it is not asked about them until something of them has been delivered.
+    pub folded: HashSet<(RuleId, RowKey)>,
     pub version: u64,
     pub ceiling: u64,
     pub generation: u32,
@@ -214,6 +217,7 @@ impl Engine {
             reopen_at: None,
             reopen_failures: 0,
             folding,
+            folded: HashSet::new(),
             version: saved.next_version.saturating_sub(super::step::VERSION_RESERVE),
             ceiling: saved.next_version,
             generation: saved.generation,
@@ -812,6 +816,9 @@ impl Engine {
                             self.counts.delivered[usize::from(entity)][usize::from(is_delete)] += 1;
                         }
                         Fate::Suppressed => self.counts.suppressed[usize::from(entity)][usize::from(is_delete)] += 1,
+                    }
+                    if fate == Fate::Delivered && !self.folded.is_empty() {
+                        self.folded.remove(&(rule.id, key.clone()));
                     }
                     if fate != Fate::Stale {
                         self.clear_dead_letter(&rule, &key);

@@ -275,7 +275,8 @@ impl Engine {
             self.steps.meet(met);
             return;
         }
-        let force = obligation.force || obligation.since < self.started_ms && !only_fills;
+        let is_older = obligation.since < self.started_ms && !only_fills;
+        let force = obligation.force || is_older || self.was_folded(rule, &key);
         let former: Option<Box<str>> =
             obligation.external_id.as_deref().map(Into::into).or_else(|| self.known_as(rule, &key));
         let mut writes = 0;

@@ -228,10 +228,10 @@ impl World {
         }
     }
 
-    /// One random transaction.
-    async fn transaction(&mut self) {
+    /// One random transaction. A truncation only of a table that is live: see the known limits in docs/ARCHITECTURE.md.
+    async fn transaction(&mut self, is_live: bool) {
         let mut ops = Vec::new();
-        if self.rng.random_bool(0.01) {
+        if self.rng.random_bool(0.01) && is_live {
             self.model.items.clear();
             let truncate = Op::Truncate { table: "items".into() };
             return self.fixture.apply(&[truncate]).await.expect("truncate");
@@ -432,12 +432,13 @@ impl Running {
 async fn simulate(seed: u64) {
     let mut world = World::new(seed).await;
     for _ in 0..40 {
-        world.transaction().await;
+        world.transaction(true).await;
     }
     for round in 0..6 {
         let running = world.run().await;
         for _ in 0..world.rng.random_range(5..40) {
-            world.transaction().await;
+            let is_live = running.board.latest().state == State::Live;
+            world.transaction(is_live).await;
             let pause = world.rng.random_range(0..12);
             tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
         }
@@ -477,7 +478,7 @@ async fn what_a_killed_pass_had_sent_goes_with_its_row() {
     let mut world = World::new(1).await;
     world.crm.faults.store(false, std::sync::atomic::Ordering::Relaxed);
     while world.model.items.len() < 20 {
-        world.transaction().await;
+        world.transaction(true).await;
     }
     let running = world.run().await;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);

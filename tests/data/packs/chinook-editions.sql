@@ -14,6 +14,8 @@ END $$;
 ALTER TABLE "InvoiceLine" REPLICA IDENTITY FULL;
 ALTER TABLE "Album" REPLICA IDENTITY FULL;
 INSERT INTO "Artist" SELECT n, 'Artist ' || n FROM generate_series(1001, 1040) n;
+-- Without albums: they may come and go.
+INSERT INTO "Artist" SELECT n, 'Soloist ' || n FROM generate_series(2001, 2007) n;
 INSERT INTO "Album" SELECT n, 'Album ' || n, 1001 + n % 40 FROM generate_series(1001, 1080) n;
 INSERT INTO "Track" ("TrackId", "Name", "AlbumId", "MediaTypeId", "GenreId", "Composer", "Milliseconds", "Bytes", "UnitPrice")
   SELECT n, 'Track ' || n, 1001 + n % 80, (SELECT min("MediaTypeId") FROM "MediaType"),

@@ -98,7 +98,11 @@ fn sale(rng: &mut Rng, number: u64) -> String {
         2 => format!("UPDATE \"Customer\" SET \"Country\" = (ARRAY['Norway', 'Atlantis', 'USA'])[1 + {n} % 3], \"Email\" = 'X{n}@Example.org' WHERE \"CustomerId\" % 20 = {n} % 20"),
         3 => format!("UPDATE \"Employee\" SET \"LastName\" = 'Boss {n}', \"Country\" = 'Chile' WHERE \"EmployeeId\" = 1 + {n} % 8"),
         4 => format!("UPDATE \"Employee\" SET \"ReportsTo\" = nullif({n} % 3, 0) WHERE \"EmployeeId\" = 3 + {n} % 6"),
-        5 => format!("UPDATE \"Artist\" SET \"Name\" = CASE WHEN {n} % 5 = 0 THEN ' ' ELSE 'Band {n}' END WHERE \"ArtistId\" = 1001 + {n} % 7"),
+        // Artists without albums come and go.
+        5 => format!(
+            "UPDATE \"Artist\" SET \"Name\" = 'Band {n}' WHERE \"ArtistId\" = 1001 + {n} % 7;
+             UPDATE \"Artist\" SET \"Name\" = CASE WHEN {n} % 2 = 0 THEN ' ' ELSE 'Soloist {n}' END WHERE \"ArtistId\" = 2001 + {n} % 7"
+        ),
         6 => format!("UPDATE \"Album\" SET \"ArtistId\" = 1010 + {n} % 30 WHERE \"AlbumId\" > 1000 AND \"AlbumId\" % 13 = {n} % 13"),
         7 => format!("UPDATE \"Album\" SET \"Title\" = 'Title {n}' WHERE \"AlbumId\" = 1001 + {n} % 80"),
         8 => format!("INSERT INTO \"Album\" VALUES ({new}, 'New', 1010 + {n} % 30)"),
