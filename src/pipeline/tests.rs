@@ -228,14 +228,14 @@ impl World {
         }
     }
 
-    /// One random transaction. A truncation only of a table that is live: see the known limits in docs/ARCHITECTURE.md.
-    async fn transaction(&mut self, is_live: bool) {
+    async fn truncate(&mut self) {
+        self.model.items.clear();
+        self.fixture.apply(&[Op::Truncate { table: "items".into() }]).await.expect("truncate");
+    }
+
+    /// One random transaction.
+    async fn transaction(&mut self) {
         let mut ops = Vec::new();
-        if self.rng.random_bool(0.01) && is_live {
-            self.model.items.clear();
-            let truncate = Op::Truncate { table: "items".into() };
-            return self.fixture.apply(&[truncate]).await.expect("truncate");
-        }
         for _ in 0..self.rng.random_range(1..6) {
             self.rev += 1;
             let rev = self.rev;
@@ -432,13 +432,12 @@ impl Running {
 async fn simulate(seed: u64) {
     let mut world = World::new(seed).await;
     for _ in 0..40 {
-        world.transaction(true).await;
+        world.transaction().await;
     }
     for round in 0..6 {
         let running = world.run().await;
         for _ in 0..world.rng.random_range(5..40) {
-            let is_live = running.board.latest().state == State::Live;
-            world.transaction(is_live).await;
+            world.transaction().await;
             let pause = world.rng.random_range(0..12);
             tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
         }
@@ -450,6 +449,14 @@ async fn simulate(seed: u64) {
     }
     world.crm.faults.store(false, std::sync::atomic::Ordering::Relaxed);
     let running = world.run().await;
+    world.until_equal(seed, &running).await;
+    // A truncation. The passes before it have ended and are saved: see the known limits
+    // in docs/ARCHITECTURE.md.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    world.truncate().await;
+    for _ in 0..10 {
+        world.transaction().await;
+    }
     world.until_equal(seed, &running).await;
     running.stop().await;
     {
@@ -478,7 +485,7 @@ async fn what_a_killed_pass_had_sent_goes_with_its_row() {
     let mut world = World::new(1).await;
     world.crm.faults.store(false, std::sync::atomic::Ordering::Relaxed);
     while world.model.items.len() < 20 {
-        world.transaction(true).await;
+        world.transaction().await;
     }
     let running = world.run().await;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
