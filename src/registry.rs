@@ -1,9 +1,10 @@
 //! The one place that names the connectors.
 
-use crate::config::{Engine, Source, SqlServerMode, TlsMode, ZeroDates};
+use crate::config::{Engine, Source, SqlServerMode, Tls, TlsMode, ZeroDates};
 use crate::error::Result;
 use std::sync::Arc;
 use tidemark_contract::Connector;
+use tidemark_login::{Password, TlsConfig};
 use tidemark_mysql as mysql;
 use tidemark_postgres as postgres;
 use tidemark_sqlserver as sqlserver;
@@ -25,21 +26,12 @@ pub fn connector(source: &Source) -> Result<Arc<dyn Connector>> {
 /// If the password cannot be read.
 pub fn counting(source: &Source) -> Result<(Arc<dyn Connector>, Option<ReadZeroDates>)> {
     let password = source.password.as_ref().map(|secret| secret.read()).transpose()?;
+    let password = password.map(|secret| Password::new(secret.expose()));
+    let tls = tls(&source.tls);
     match &source.engine {
         Engine::Postgres { slot, publication } => {
-            let tls = postgres::TlsConfig {
-                mode: match source.tls.mode {
-                    TlsMode::Disable => postgres::TlsMode::Disable,
-                    TlsMode::Require => postgres::TlsMode::Require,
-                    TlsMode::VerifyCa => postgres::TlsMode::VerifyCa,
-                    TlsMode::VerifyFull => postgres::TlsMode::VerifyFull,
-                },
-                ca_file: source.tls.ca_file.clone(),
-                client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
-                client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
-            };
             let config = postgres::PostgresConfig {
-                password: password.map(|secret| postgres::Password::new(secret.expose())),
+                password,
                 tls,
                 slot: slot.clone(),
                 publication: publication.clone(),
@@ -48,19 +40,8 @@ pub fn counting(source: &Source) -> Result<(Arc<dyn Connector>, Option<ReadZeroD
             Ok((Arc::new(postgres::Postgres::new(config)), None))
         }
         Engine::Mysql { server_id, zero_dates, zero_dates_by_column } => {
-            let tls = mysql::TlsConfig {
-                mode: match source.tls.mode {
-                    TlsMode::Disable => mysql::TlsMode::Disable,
-                    TlsMode::Require => mysql::TlsMode::Require,
-                    TlsMode::VerifyCa => mysql::TlsMode::VerifyCa,
-                    TlsMode::VerifyFull => mysql::TlsMode::VerifyFull,
-                },
-                ca_file: source.tls.ca_file.clone(),
-                client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
-                client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
-            };
             let config = mysql::MysqlConfig {
-                password: password.map(|secret| mysql::Password::new(secret.expose())),
+                password,
                 tls,
                 server_id: *server_id,
                 zero_dates: policy(zero_dates),
@@ -74,20 +55,8 @@ pub fn counting(source: &Source) -> Result<(Arc<dyn Connector>, Option<ReadZeroD
             Ok((Arc::new(mysql::Mysql::new(config)), Some(Box::new(move || met.all()))))
         }
         Engine::SqlServer(settings) => {
-            let tls = sqlserver::TlsConfig {
-                mode: match source.tls.mode {
-                    TlsMode::Disable => sqlserver::TlsMode::Disable,
-                    TlsMode::Require => sqlserver::TlsMode::Require,
-                    TlsMode::VerifyCa => sqlserver::TlsMode::VerifyCa,
-                    TlsMode::VerifyFull => sqlserver::TlsMode::VerifyFull,
-                },
-                strict: settings.strict,
-                ca_file: source.tls.ca_file.clone(),
-                client_cert: source.tls.client.as_ref().map(|client| client.cert.clone()),
-                client_key: source.tls.client.as_ref().map(|client| client.key.clone()),
-            };
             let config = sqlserver::SqlServerConfig {
-                password: password.map(|secret| sqlserver::Password::new(secret.expose())),
+                password,
                 tls,
                 mode: match settings.mode {
                     SqlServerMode::Auto => sqlserver::Mode::Auto,
@@ -95,12 +64,27 @@ pub fn counting(source: &Source) -> Result<(Arc<dyn Connector>, Option<ReadZeroD
                     SqlServerMode::ChangeTracking => sqlserver::Mode::ChangeTracking,
                 },
                 poll_interval: settings.poll_interval,
+                strict: settings.strict,
                 capture_timeout: settings.capture_timeout,
                 read_only: settings.read_only,
                 ..sqlserver::SqlServerConfig::new(&source.host, source.port, &source.database, &source.user)
             };
             Ok((Arc::new(sqlserver::SqlServer::new(config)), None))
         }
+    }
+}
+
+fn tls(tls: &Tls) -> TlsConfig {
+    TlsConfig {
+        mode: match tls.mode {
+            TlsMode::Disable => tidemark_login::TlsMode::Disable,
+            TlsMode::Require => tidemark_login::TlsMode::Require,
+            TlsMode::VerifyCa => tidemark_login::TlsMode::VerifyCa,
+            TlsMode::VerifyFull => tidemark_login::TlsMode::VerifyFull,
+        },
+        ca_file: tls.ca_file.clone(),
+        client_cert: tls.client.as_ref().map(|client| client.cert.clone()),
+        client_key: tls.client.as_ref().map(|client| client.key.clone()),
     }
 }
 

@@ -90,3 +90,33 @@ impl std::error::Error for SourceError {
 
 /// Result of connector calls.
 pub type Result<T, E = SourceError> = std::result::Result<T, E>;
+
+/// The connection cannot be made, or broke.
+pub fn unreachable(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::Unreachable, message)
+}
+
+/// Bytes that are not what the protocol says.
+pub fn undecodable(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::Undecodable, message)
+}
+
+/// A setting of the server or of the tenant that does not fit.
+pub fn setting_wrong(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::SettingWrong, message)
+}
+
+/// A table that is not as it was.
+pub fn changed(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::SchemaChanged, message)
+}
+
+/// A broken assumption of a connector.
+pub fn bug(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::Bug, message)
+}
+
+/// The log no longer reaches back to a position, or is another one.
+pub fn lost(message: impl Into<String>) -> SourceError {
+    SourceError::new(ErrorKind::PositionLost, message)
+}

@@ -45,7 +45,7 @@
 //! so "the log was at L before I read" does not prove "the read saw everything up to L".
 
 mod connector;
-mod error;
+pub mod error;
 mod event;
 mod finding;
 mod position;

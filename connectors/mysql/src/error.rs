@@ -1,6 +1,7 @@
 //! What the server's errors mean for the daemon: error number → [`ErrorKind`].
 
 use std::fmt;
+pub(crate) use tidemark_contract::error::{bug, lost, setting_wrong, undecodable, unreachable};
 use tidemark_contract::{ErrorKind, SourceError};
 
 /// An error reported by the server. Messages of data errors quote values, so they are left out (R9).
@@ -99,31 +100,6 @@ impl std::error::Error for ServerError {}
 /// The server's number of an error, if the server reported it.
 pub(crate) fn server_code(error: &SourceError) -> Option<u16> {
     Some(error.source.as_deref()?.downcast_ref::<ServerError>()?.code)
-}
-
-/// The connection cannot be made, or broke.
-pub(crate) fn unreachable(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Unreachable, message)
-}
-
-/// Bytes that are not what the protocol says.
-pub(crate) fn undecodable(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Undecodable, message)
-}
-
-/// A setting of the server or of the tenant that does not fit.
-pub(crate) fn setting_wrong(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::SettingWrong, message)
-}
-
-/// A broken assumption of this connector.
-pub(crate) fn bug(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Bug, message)
-}
-
-/// The log no longer reaches back to a position, or is another one.
-pub(crate) fn lost(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::PositionLost, message)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! session.rs    SQL sessions kept open                  event.rs     the log's events (metadata.rs, payload.rs)
 //! sql.rs        one session, by mysql_async (relay.rs)
 //! position.rs   places in the log (gtid.rs)             ddl.rs       which tables a statement touches
-//! wire.rs       one connection (auth.rs, tls.rs)        resume.rs    where a stream begins (xa.rs)
+//! wire.rs       one connection (auth.rs)                resume.rs    where a stream begins (xa.rs)
 //! ```
 //!
 //! `visibility` makes reads see what the stream has told. `charset`, `decimal`, `json`, `geometry` and `temporal` turn one kind of value each into its canonical form.
@@ -43,13 +43,12 @@ mod snapshot;
 mod sql;
 mod stream;
 mod temporal;
-mod tls;
 mod types;
 mod visibility;
 mod wire;
 mod xa;
 
-pub use tls::{TlsConfig, TlsMode};
+pub use tidemark_login::{Password, TlsConfig, TlsMode};
 pub use types::{ZeroDateCounts, ZeroDates};
 
 use async_trait::async_trait;
@@ -64,27 +63,6 @@ use tidemark_contract::{
     Capabilities, ChangeStream, Connector, FetchedRows, Finding, Lag, Position, Result, RowKey, ScanCursor,
     SnapshotChunk, TableId, TableRequest, TableSchema,
 };
-
-/// A password. Does not show itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Box<str>);
-
-impl Password {
-    /// Wraps a password.
-    pub fn new(password: impl Into<Box<str>>) -> Self {
-        Self(password.into())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
 
 /// How to reach a server.
 #[derive(Clone, Debug)]

@@ -122,7 +122,7 @@ impl Connection {
             | CLIENT_TRANSACTIONS
             | (greeting.capabilities & (CLIENT_CONNECT_ATTRS | CLIENT_PLUGIN_AUTH_LENENC | CLIENT_DEPRECATE_EOF));
         self.flags = flags;
-        let tls = if config.is_unix() { None } else { config.tls.client_config()? };
+        let tls = if config.is_unix() { None } else { config.tls.client_config(rustls::DEFAULT_VERSIONS)? };
         if let Some(tls) = tls {
             if greeting.capabilities & CLIENT_SSL == 0 {
                 return Err(setting_wrong("TLS is wanted, but the server does not offer it")
@@ -178,7 +178,7 @@ impl Connection {
         }
     }
 
-    async fn encrypt(&mut self, config: &MysqlConfig, tls: std::sync::Arc<rustls::ClientConfig>) -> Result<()> {
+    async fn encrypt(&mut self, config: &MysqlConfig, tls: rustls::ClientConfig) -> Result<()> {
         if !self.buffer.is_empty() {
             // Bytes sent before TLS began could have been put there by anybody.
             return Err(undecodable("the server sent data before TLS was set up"));
@@ -186,19 +186,20 @@ impl Connection {
         let name = ServerName::try_from(config.host.clone())
             .map_err(|_| setting_wrong(format!("{} is not a host name that TLS can verify", config.host)))?;
         let plain = std::mem::replace(&mut self.socket, Box::new(tokio::io::empty()));
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, plain).await.map_err(|error| {
-            let kind = if crate::tls::advice(&error).is_some() || config.tls.mode == TlsMode::VerifyFull {
-                ErrorKind::SettingWrong
-            } else {
-                ErrorKind::Unreachable
-            };
-            let mut wrong = SourceError::new(kind, format!("setting up TLS with {}: {error}", config.address()));
-            wrong.hint = crate::tls::advice(&error).map(str::to_owned);
-            if error.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>()) {
-                wrong.kind = ErrorKind::Unreachable;
-            }
-            wrong.caused_by(error)
-        })?;
+        let stream =
+            tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls)).connect(name, plain).await.map_err(|error| {
+                let kind = if tidemark_login::advice(&error).is_some() || config.tls.mode == TlsMode::VerifyFull {
+                    ErrorKind::SettingWrong
+                } else {
+                    ErrorKind::Unreachable
+                };
+                let mut wrong = SourceError::new(kind, format!("setting up TLS with {}: {error}", config.address()));
+                wrong.hint = tidemark_login::advice(&error).map(str::to_owned);
+                if error.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>()) {
+                    wrong.kind = ErrorKind::Unreachable;
+                }
+                wrong.caused_by(error)
+            })?;
         self.socket = Box::new(stream);
         self.encrypted = true;
         Ok(())

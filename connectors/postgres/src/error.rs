@@ -1,6 +1,7 @@
 //! What the server's errors mean for the daemon: SQLSTATE → [`ErrorKind`].
 
 use std::fmt;
+pub(crate) use tidemark_contract::error::{bug, undecodable, unreachable};
 use tidemark_contract::{ErrorKind, SourceError};
 use tokio_postgres::error::DbError;
 
@@ -101,21 +102,6 @@ impl std::error::Error for ServerError {}
 /// The SQLSTATE of an error, if the server reported it.
 pub(crate) fn sqlstate(error: &SourceError) -> Option<&str> {
     Some(error.source.as_deref()?.downcast_ref::<ServerError>()?.code.as_str())
-}
-
-/// The connection cannot be made, or broke.
-pub(crate) fn unreachable(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Unreachable, message)
-}
-
-/// Bytes that are not what the protocol says.
-pub(crate) fn undecodable(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Undecodable, message)
-}
-
-/// A broken assumption of this connector.
-pub(crate) fn bug(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Bug, message)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ mod types;
 mod visible;
 mod wire;
 
-pub use tls::{TlsConfig, TlsMode};
+pub use tidemark_login::{Password, TlsConfig, TlsMode};
 
 use async_trait::async_trait;
 use catalog::{missing_table, refused};
@@ -52,27 +52,6 @@ use tidemark_contract::{
 };
 use types::Types;
 use wire::Connection;
-
-/// A password. Does not show itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Box<str>);
-
-impl Password {
-    /// Wraps a password.
-    pub fn new(password: impl Into<Box<str>>) -> Self {
-        Self(password.into())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
 
 /// How to reach a database, and the names of what is created in it.
 #[derive(Clone, Debug)]

@@ -5,12 +5,12 @@ use crate::catalog::{self, Table, missing_table};
 use crate::error::sqlstate;
 use crate::slot::{self, PublicationState, SlotState};
 use crate::sql::{Queries, Sql};
-use crate::tls::TlsMode;
 use crate::types::Types;
 use crate::wire::{Connection, ident};
 use serde::Deserialize;
 use std::collections::HashSet;
 use tidemark_contract::{Finding, Result, Severity, SourceError, TableId, TableRequest};
+use tidemark_login::TlsMode;
 
 /// What the server says about itself.
 #[derive(Deserialize)]

@@ -292,7 +292,7 @@ pub(crate) async fn connect_socket(config: &PostgresConfig) -> Result<(Socket, C
         .map_err(|e| unreachable(format!("cannot connect to PostgreSQL at {}: {e}", config.address())))?;
     set_options(&socket).map_err(broken)?;
     let local = socket.peer_addr().is_ok_and(|a| a.ip().is_loopback());
-    let Some(tls_config) = config.tls.client_config()? else {
+    let Some(tls_config) = config.tls.client_config(rustls::DEFAULT_VERSIONS)? else {
         return Ok((Socket::Tcp(socket), Channel { private: false, local, end_point: None }));
     };
     let mut request = BytesMut::new();
@@ -312,11 +312,11 @@ pub(crate) async fn connect_socket(config: &PostgresConfig) -> Result<(Socket, C
     }
     let name = ServerName::try_from(config.host.clone())
         .map_err(|_| SourceError::new(ErrorKind::SettingWrong, format!("{:?} is no host name", config.host)))?;
-    let stream = TlsConnector::from(tls_config).connect(name, socket).await.map_err(|e| {
+    let stream = TlsConnector::from(std::sync::Arc::new(tls_config)).connect(name, socket).await.map_err(|e| {
         let kind =
             if e.kind() == std::io::ErrorKind::InvalidData { ErrorKind::SettingWrong } else { ErrorKind::Unreachable };
         let error = SourceError::new(kind, format!("TLS with {} failed: {e}", config.address()));
-        match tls::advice(&e) {
+        match tidemark_login::advice(&e) {
             Some(advice) => error.hint(advice),
             None => error,
         }

@@ -1,6 +1,7 @@
 //! What the server's errors mean for the daemon: error number → [`ErrorKind`].
 
 use tiberius::error::Error;
+pub(crate) use tidemark_contract::error::{bug, changed, lost, setting_wrong, undecodable, unreachable};
 use tidemark_contract::{ErrorKind, SourceError};
 
 /// An error number of the server, kept as the cause. Texts of errors about values quote them and are left out (R9).
@@ -84,36 +85,6 @@ pub(crate) fn of(doing: &str, error: Error) -> SourceError {
 /// The server's number of an error, if the server reported it.
 pub(crate) fn server_code(error: &SourceError) -> Option<u32> {
     Some(error.source.as_deref()?.downcast_ref::<ServerError>()?.code)
-}
-
-/// The connection cannot be made, or broke.
-pub(crate) fn unreachable(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Unreachable, message)
-}
-
-/// Bytes that are not what the protocol says.
-pub(crate) fn undecodable(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Undecodable, message)
-}
-
-/// A setting of the server or of the tenant that does not fit.
-pub(crate) fn setting_wrong(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::SettingWrong, message)
-}
-
-/// A table that is not as it was.
-pub(crate) fn changed(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::SchemaChanged, message)
-}
-
-/// A broken assumption of this connector.
-pub(crate) fn bug(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::Bug, message)
-}
-
-/// The log no longer reaches back to a position, or is another one.
-pub(crate) fn lost(message: impl Into<String>) -> SourceError {
-    SourceError::new(ErrorKind::PositionLost, message)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! preflight.rs  findings                                pair.rs      change rows → changes
 //! snapshot.rs   pages and rows by key                   fence.rs     when the log reader has seen everything
 //! session.rs    sessions kept open (sql.rs)             position.rs  places in the log
-//! wire.rs       one connection (tls.rs, error.rs)
+//! wire.rs       one connection (error.rs)
 //! ```
 //!
 //! Rows are selected with the same expressions from the tables and from their change tables, so that a value has one path.
@@ -25,13 +25,12 @@ mod session;
 mod snapshot;
 mod sql;
 mod stream;
-mod tls;
 mod tracking;
 mod types;
 mod window;
 mod wire;
 
-pub use tls::{TlsConfig, TlsMode};
+pub use tidemark_login::{Password, TlsConfig, TlsMode};
 
 use async_trait::async_trait;
 use catalog::{missing_table, refused};
@@ -44,27 +43,6 @@ use tidemark_contract::{
     Capabilities, ChangeStream, Connector, FetchedRows, Finding, Lag, Position, Result, RowKey, ScanCursor,
     SnapshotChunk, TableId, TableRequest, TableSchema,
 };
-
-/// A password. Does not show itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(Box<str>);
-
-impl Password {
-    /// Wraps a password.
-    pub fn new(password: impl Into<Box<str>>) -> Self {
-        Self(password.into())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
 
 /// Where changes come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,6 +71,8 @@ pub struct SqlServerConfig {
     pub password: Option<Password>,
     /// TLS settings.
     pub tls: TlsConfig,
+    /// TLS before the first byte of TDS (TDS 8.0, `Encrypt=strict`), for servers that force it. Default `false`.
+    pub strict: bool,
     /// Where changes come from. Default [`Mode::Auto`].
     pub mode: Mode,
     /// Asks an availability group for a secondary that may only be read. Default `false`.
@@ -122,6 +102,7 @@ impl SqlServerConfig {
             user: user.into(),
             password: None,
             tls: TlsConfig::default(),
+            strict: false,
             mode: Mode::Auto,
             read_only: false,
             poll_interval: Duration::from_millis(500),

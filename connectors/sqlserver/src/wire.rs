@@ -6,7 +6,6 @@
 
 use crate::SqlServerConfig;
 use crate::error::{of, setting_wrong, undecodable, unreachable};
-use crate::tls;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::pin::Pin;
@@ -49,13 +48,18 @@ impl Connection {
             unreachable(format!("{address} cannot be reached: {e}")).hint("check host, port and firewall")
         })?;
         let _ = tcp.set_nodelay(true);
-        if config.tls.strict && config.tls.mode == tls::TlsMode::Disable {
+        if config.strict && config.tls.mode == crate::TlsMode::Disable {
             return Err(setting_wrong("strict encryption is asked for, and TLS is disabled")
                 .hint("set mode = \"verify-full\" in [source.tls], or encryption = \"standard\""));
         }
-        let inner = match config.tls.client_config()? {
+        // Inside PRELOGIN packets the handshake must end with one flight: TLS 1.3 goes on with tickets behind it.
+        let versions = if config.strict { rustls::ALL_VERSIONS } else { &[&rustls::version::TLS12] };
+        let inner = match config.tls.client_config(versions)? {
             None => Inner { stream: Box::new(tcp), prelogin: Prelogin::Passed },
-            Some(tls) => {
+            Some(mut tls) => {
+                if config.strict {
+                    tls.alpn_protocols = vec![b"tds/8.0".to_vec()];
+                }
                 Inner { stream: encrypt(config, tls, tcp).await?, prelogin: Prelogin::Awaited { seen: Vec::new() } }
             }
         };
@@ -97,11 +101,7 @@ impl Connection {
 }
 
 /// TLS on a new connection: within PRELOGIN packets, or first.
-async fn encrypt(
-    config: &SqlServerConfig,
-    tls: Arc<rustls::ClientConfig>,
-    mut tcp: TcpStream,
-) -> Result<Box<dyn Stream>> {
+async fn encrypt(config: &SqlServerConfig, tls: rustls::ClientConfig, mut tcp: TcpStream) -> Result<Box<dyn Stream>> {
     let address = config.address();
     let name = ServerName::try_from(config.host.clone())
         .map_err(|_| setting_wrong(format!("`{}` is no host name that TLS could check", config.host)))?;
@@ -110,11 +110,11 @@ async fn encrypt(
             true => setting_wrong(format!("TLS with {address} failed: {e}")),
             false => unreachable(format!("TLS with {address} failed: {e}")),
         };
-        error.hint = tls::advice(&e).map(str::to_owned);
+        error.hint = tidemark_login::advice(&e).map(str::to_owned);
         error
     };
-    let connector = tokio_rustls::TlsConnector::from(tls);
-    if config.tls.strict {
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    if config.strict {
         let mut stream = connector.connect(name, tcp).await.map_err(failed)?;
         exchange_prelogin(&mut stream, ENCRYPT_ON, &address).await?;
         return Ok(Box::new(stream));

@@ -42,7 +42,8 @@ async fn tls_in_its_modes() {
         let with = |tls: TlsConfig| {
             SqlServer::new(SqlServerConfig {
                 password: Some(Password::new("Passw0rd!")),
-                tls: TlsConfig { strict, ..tls },
+                tls,
+                strict,
                 ..SqlServerConfig::new("localhost", sim.port(), "vendor", "sa")
             })
         };
