@@ -236,14 +236,19 @@ impl Session {
     }
 
     /// Waits until everything that was committed so far is in the change tables: a row of the table `dbo.fence`, which is
-    /// captured, has come through.
+    /// captured, has come through. The log reader goes through the log in the order of the commits, so whoever sees the row
+    /// sees everything that was committed before it. A scan in `sys.dm_cdc_log_scan_sessions` does not say so much by itself:
+    /// it may have begun before the commit, and may have ended at `maxtrans`, short of it.
     pub async fn captured(&mut self) -> Result<(), String> {
         self.run("INSERT dbo.fence (n) SELECT ISNULL(MAX(n), 0) + 1 FROM dbo.fence").await?;
         let n = self.number("SELECT CAST(MAX(n) AS bigint) FROM dbo.fence").await?;
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.number(&format!("SELECT CAST(COUNT(*) AS bigint) FROM cdc.dbo_fence_CT WHERE n = {n}")).await? == 0 {
             if Instant::now() > deadline {
-                return Err("the log reader did not come as far in a minute".into());
+                return Err(format!(
+                    "row {n} of dbo.fence, committed a minute ago, is not in cdc.dbo_fence_CT: the capture job does not run, \
+                     or is behind"
+                ));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
