@@ -265,6 +265,13 @@ pub trait Fixture: Send + Sync {
     /// Runs the steps in this order. Transactions left open are rolled back. May be called from several tasks at once.
     async fn run(&self, steps: &[Step]) -> FixtureResult<()>;
 
+    /// Waits until everything committed so far lies behind a stream that begins now. Where a log is filled behind the
+    /// commits, a stream may begin with transactions that were committed a moment before it was opened; a check that
+    /// compares whole sequences settles what it prepared first.
+    async fn settle(&self) -> FixtureResult<()> {
+        Ok(())
+    }
+
     /// Disturbs the log of the connector's stream, which is closed at the time. `false` if this vendor has no such case.
     async fn disturb(&self, how: Disturbance) -> FixtureResult<bool>;
 

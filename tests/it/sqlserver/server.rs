@@ -17,6 +17,8 @@ use tracing::subscriber::NoSubscriber;
 
 /// Set in the process that is to be a simulated server.
 const VARIABLE: &str = "TIDEMARK_TEST_SIMULATOR";
+/// The pause of its log reader in milliseconds; without it, commits ring the log reader.
+const PAUSE: &str = "TIDEMARK_TEST_SIMULATOR_PAUSE";
 /// Full name of the test that becomes one.
 const PROCESS: &str = "sqlserver::server::simulator_process";
 
@@ -46,7 +48,7 @@ impl Server {
     pub fn start() -> Result<Self, String> {
         match std::env::var("TIDEMARK_TEST_SQLSERVER") {
             Ok(lent) => Self::lent(&lent),
-            Err(_) => Self::simulated(),
+            Err(_) => Self::simulated(None),
         }
     }
 
@@ -67,12 +69,14 @@ impl Server {
         })
     }
 
-    /// A simulated server in a process of its own: its memory is not ours.
-    pub fn simulated() -> Result<Self, String> {
+    /// A simulated server in a process of its own: its memory is not ours. Its log reader comes
+    /// with this pause between scans, or at once after each commit.
+    pub fn simulated(pause: Option<Duration>) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let mut child = Command::new(program)
             .args(["--exact", PROCESS, "--nocapture", "--include-ignored"])
             .env(VARIABLE, "1")
+            .env(PAUSE, pause.map_or_else(String::new, |pause| pause.as_millis().to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -282,8 +286,10 @@ fn simulator_process() {
     }
     // The harder of two ways in which the product may behave.
     let quirks = Quirks { unchanged_max_is_null_after: true, ..Quirks::default() };
-    let poll = Duration::from_millis(15);
-    let options = Options { databases: Vec::new(), poll, quirks, ..Options::default() };
+    let pause: Option<u64> = std::env::var(PAUSE).ok().and_then(|millis| millis.parse().ok());
+    let prompt_capture = pause.is_none();
+    let poll = Duration::from_millis(pause.unwrap_or(15));
+    let options = Options { databases: Vec::new(), poll, prompt_capture, quirks, ..Options::default() };
     let sim = Sim::start(options).unwrap();
     // In front of it stands what the test runner says about this test.
     println!("simulator on port {}", sim.port());

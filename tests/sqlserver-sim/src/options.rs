@@ -44,6 +44,9 @@ pub struct Options {
     /// Pause between two scans of the capture job. The product's default is five seconds; `msdb.dbo.cdc_jobs` says so
     /// whatever stands here.
     pub poll: Duration,
+    /// A commit rings the capture job instead of waiting for its next scan, so that tests need not. The product's job
+    /// sleeps its pause out.
+    pub prompt_capture: bool,
     /// The capture job scans only when the control handle says so.
     pub manual_capture: bool,
     /// Time without changes after which the capture job writes an empty row into `cdc.lsn_time_mapping`: five minutes in
@@ -71,6 +74,7 @@ impl Default for Options {
             certificate: None,
             snapshot_isolation: false,
             poll: Duration::from_millis(50),
+            prompt_capture: true,
             manual_capture: false,
             heartbeat: Duration::from_secs(300),
             version: "16.0.4135.4".into(),

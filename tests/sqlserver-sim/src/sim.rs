@@ -156,7 +156,8 @@ impl Sim {
         Ok(())
     }
 
-    /// The log reader leaves transactions younger than `lag` alone.
+    /// The log reader leaves transactions younger than `lag` alone. Its scans are shown as done all the same, which the
+    /// product does not do: whoever trusts them must be tested with a long [`crate::Options::poll`] instead.
     pub fn set_lag(&self, database: &str, lag: Duration) -> Result<()> {
         self.server.agent.set_lag(self.database(database)?.id, lag);
         Ok(())
@@ -179,7 +180,7 @@ impl Sim {
     /// Fails when `timeout` is over.
     pub fn wait_captured(&self, database: &str, timeout: Duration) -> Result<()> {
         let db = self.database(database)?;
-        let c = db.open()?;
+        let c = db.borrow()?;
         let last: i64 = c.query_row("SELECT ifnull(max(seq), 0) FROM core_tx", [], |r| r.get(0))?;
         let until = std::time::Instant::now() + timeout;
         while state(&c, "scanned")? < last {
@@ -195,7 +196,7 @@ impl Sim {
     pub fn heartbeat(&self, database: &str) -> Result<()> {
         let db = self.database(database)?;
         db.lock(-db.id, Duration::from_secs(10))?;
-        let result = db.open().and_then(|c| capture::heartbeat(&c));
+        let result = db.borrow().and_then(|c| capture::heartbeat(&c));
         db.unlock(-db.id);
         result
     }
@@ -292,7 +293,8 @@ impl Sim {
 
     /// Bytes of the commit LSN that the next transaction of a database will at least have; for assertions.
     pub fn log_end(&self, database: &str) -> Result<Vec<u8>> {
-        let c = self.database(database)?.open()?;
+        let db = self.database(database)?;
+        let c = db.borrow()?;
         Ok(crate::log::lsn(state(&c, "record")?))
     }
 }

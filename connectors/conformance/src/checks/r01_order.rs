@@ -22,6 +22,7 @@ pub(super) async fn check(fixture: Arc<dyn Fixture>) -> Outcome {
     fixture.reset(&tables).await?;
     let rows = |table: &str| (0..9).map(|id| Op::insert(table, &[Cell::Int(id), Cell::Int(0)])).collect::<Vec<_>>();
     fixture.apply(&[rows("order_a"), rows("order_b")].concat()).await?;
+    fixture.settle().await?;
 
     let requests: Vec<_> = tables.iter().map(|t| fixture.request(t)).collect();
     let mut messages = Vec::new();

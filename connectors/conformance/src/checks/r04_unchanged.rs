@@ -27,6 +27,7 @@ pub(super) async fn check(fixture: Arc<dyn Fixture>) -> Outcome {
     let row =
         |id| Op::insert("unchanged", &[Cell::Int(id), Cell::Int(0), large(id), Cell::Null, Cell::text("a short text")]);
     fixture.apply(&(0..ROWS).map(row).collect::<Vec<_>>()).await?;
+    fixture.settle().await?;
     let request = fixture.request(&table);
     let mut messages = Vec::new();
     let mut tail = Tail::open(&*fixture, fixture.connector(), &[request], None, &mut messages).await?;

@@ -52,6 +52,7 @@ pub(super) async fn check(fixture: Arc<dyn Fixture>) -> Outcome {
         )],
         vec![Op::update("moved", &[int(10)], &[("note", Cell::text("the key stays"))])],
     ];
+    fixture.settle().await?;
     let requests: Vec<_> = tables.iter().map(|t| fixture.request(t)).collect();
     let mut messages = Vec::new();
     let mut tail = Tail::open(&*fixture, fixture.connector(), &requests, None, &mut messages).await?;

@@ -99,6 +99,7 @@ pub struct Agent {
     state: Mutex<State>,
     bell: Condvar,
     poll: Duration,
+    prompt: bool,
     manual: bool,
     heartbeat: Duration,
 }
@@ -116,6 +117,7 @@ impl Agent {
             }),
             bell: Condvar::new(),
             poll: options.poll,
+            prompt: options.prompt_capture,
             manual: options.manual_capture,
             heartbeat: options.heartbeat,
         }
@@ -230,7 +232,7 @@ impl Agent {
 
     /// Tells the job thread that something was committed.
     pub fn wake(&self) {
-        if self.poll < Duration::from_secs(1) {
+        if self.prompt {
             self.ring(&mut locked(&self.state));
         }
     }
@@ -345,7 +347,7 @@ fn work(server: &Weak<Server>) {
                 if agent.paused(db.id) {
                     continue;
                 }
-                let enabled = db.open().and_then(|c| state(&c, "cdc")).unwrap_or(0) == 1;
+                let enabled = db.borrow().and_then(|c| state(&c, "cdc")).unwrap_or(0) == 1;
                 // A busy database (an open writing transaction) is scanned later.
                 if enabled && agent.scan(&db, server.options.quirks).is_err() {
                     std::thread::sleep(Duration::from_millis(5));

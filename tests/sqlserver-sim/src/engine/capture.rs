@@ -90,7 +90,7 @@ pub fn scan(db: &Database, limits: &Limits) -> Result<Done> {
     let me = -db.id;
     db.lock(me, Duration::from_millis(200))?;
     let result = (|| {
-        let c = db.open()?;
+        let c = db.borrow()?;
         c.execute_batch("BEGIN IMMEDIATE")?;
         let done = scan_in(&c, limits)?;
         c.execute_batch("COMMIT")?;
@@ -327,7 +327,7 @@ pub fn clean(db: &Database, before: i64) -> Result<usize> {
     let me = -db.id;
     db.lock(me, Duration::from_secs(10))?;
     let result = (|| {
-        let c = db.open()?;
+        let c = db.borrow()?;
         let (Some(tables), Some(mapping)) =
             (catalog::find(&c, "cdc", "change_tables")?, catalog::find(&c, "cdc", "lsn_time_mapping")?)
         else {

@@ -59,6 +59,31 @@ pub struct Database {
     writer: Mutex<Option<i64>>,
     turn: Condvar,
     next_tx: AtomicI64,
+    /// Connections of the server's own that nobody uses just now: to open one costs the reading of the whole schema.
+    spare: Mutex<Vec<Connection>>,
+}
+
+/// A connection of the server's own, for as long as something is looked up.
+pub struct Borrowed<'a> {
+    connection: Option<Connection>,
+    from: &'a Database,
+}
+
+impl std::ops::Deref for Borrowed<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        // It is taken out by `drop` alone.
+        self.connection.as_ref().unwrap_or_else(|| unreachable!("used after it was given back"))
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take().filter(Connection::is_autocommit) {
+            locked(&self.from.spare).push(connection);
+        }
+    }
 }
 
 impl Database {
@@ -75,6 +100,7 @@ impl Database {
             writer: Mutex::new(None),
             turn: Condvar::new(),
             next_tx: AtomicI64::new(1),
+            spare: Mutex::default(),
         });
         let c = db.open()?;
         c.execute_batch("PRAGMA journal_mode = WAL")?;
@@ -89,6 +115,13 @@ impl Database {
         c.execute_batch("PRAGMA synchronous = OFF; PRAGMA recursive_triggers = ON; PRAGMA cache_size = -20000; PRAGMA busy_timeout = 5000")?;
         functions::register(&c, &self.counters)?;
         Ok(c)
+    }
+
+    /// A connection for a moment, which holds no state of a session.
+    pub fn borrow(&self) -> Result<Borrowed<'_>> {
+        let spare = locked(&self.spare).pop();
+        let connection = Some(spare.map_or_else(|| self.open(), Ok)?);
+        Ok(Borrowed { connection, from: self })
     }
 
     /// A transaction number.

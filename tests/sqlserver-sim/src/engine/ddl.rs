@@ -178,7 +178,7 @@ impl Session {
             if db.id == self.db.id {
                 self.write(|s| settings.iter().try_for_each(|(k, v)| set_state(&s.c, k, *v)))?;
             } else {
-                let c = db.open()?;
+                let c = db.borrow()?;
                 settings.iter().try_for_each(|(k, v)| set_state(&c, k, *v))?;
             }
         }

@@ -89,7 +89,7 @@ impl Server {
         for name in server.options.databases.clone() {
             let db = server.create_database(&name, None)?;
             if server.options.snapshot_isolation {
-                set_state(&db.open()?, "snapshot_isolation", 1)?;
+                set_state(&*db.borrow()?, "snapshot_isolation", 1)?;
             }
         }
         Ok(server)
@@ -190,7 +190,7 @@ impl Server {
         if self.login(login).is_some_and(|l| l.admin) {
             return Some("dbo".into());
         }
-        let c = db.open().ok()?;
+        let c = db.borrow().ok()?;
         let user: Option<String> =
             c.query_row("SELECT name FROM core_principals WHERE login = ?1 AND type = 'S'", [login], |r| r.get(0)).ok();
         // Everybody may enter master, tempdb and msdb as guest.

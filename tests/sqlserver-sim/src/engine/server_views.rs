@@ -41,7 +41,7 @@ pub(crate) fn server_view(session: &Session, full: &str) -> Result<Option<View>>
 fn databases(session: &Session) -> Result<View> {
     let mut rows = Vec::new();
     for db in session.server.databases() {
-        let c = db.open()?;
+        let c = db.borrow()?;
         let identity = locked(&db.identity).clone();
         rows.push(vec![
             text(&db.name),
@@ -148,7 +148,7 @@ fn types() -> Result<View> {
 fn tracked_databases(session: &Session) -> Result<View> {
     let mut rows = Vec::new();
     for db in session.server.databases() {
-        let c = db.open()?;
+        let c = db.borrow()?;
         if state(&c, "ct")? == 1 {
             let minutes = state(&c, "ct_retention")?;
             let (n, unit, word) = if minutes % 1440 == 0 {

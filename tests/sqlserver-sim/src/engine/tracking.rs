@@ -22,7 +22,7 @@ pub fn switch_database(db: &Database, on: bool) -> Result<()> {
     if on {
         return Ok(());
     }
-    let tracked: i64 = db.open()?.query_row("SELECT count(*) FROM core_objects WHERE ct", [], |r| r.get(0))?;
+    let tracked: i64 = db.borrow()?.query_row("SELECT count(*) FROM core_objects WHERE ct", [], |r| r.get(0))?;
     if tracked > 0 {
         let text = format!(
             "Change tracking is enabled for one or more tables in database '{}'. Disable change tracking on each table before disabling it for the database.",
@@ -155,7 +155,7 @@ pub fn commit(s: &mut Session, t: &Transaction) -> Result<()> {
 
 /// The clean-up of change tracking: changes committed before `before` (ticks) go, and the oldest valid version rises.
 pub fn clean(db: &Database, before: i64) -> Result<()> {
-    let c = db.open()?;
+    let c = db.borrow()?;
     let version: i64 =
         c.query_row("SELECT ifnull(max(version), 0) FROM core_ct_times WHERE at < ?1", [before], |r| r.get(0))?;
     c.execute("DELETE FROM core_ct WHERE version <= ?1", [version])?;
