@@ -42,28 +42,29 @@
 
 use super::assembly::{Item, Purpose};
 use super::engine::Engine;
-use super::page::PageRow;
+use super::page::{Bound, PageRow};
 use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
+use super::tail::{Mapped, Message};
 use crate::loader::queue::{LeftOut, Op, Origin, Pending, Stage};
 use crate::loader::{Ledger as _, Why};
 use crate::mapping::{Applied, BoundRule, ExternalId, Rejection, Removal, Rule};
 use crate::metrics::RecordOp;
 use crate::store::{DeadLetter, Obligation, Reason, RecordRef, WriteOp};
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 use std::time::Instant;
 use tidemark_contract::{ChangeEvent, ChangeOp, Row, RowBuilder, RowKey, SourceMessage, TableSchema, Value};
 
 impl Engine {
     /// Takes a batch of messages from the tail.
-    pub(super) fn take_messages(&mut self, messages: Vec<SourceMessage>, now: Instant) {
+    pub(super) fn take_messages(&mut self, messages: Vec<Message>, now: Instant) {
         let mut received = 0;
-        for message in messages {
+        for (message, mapped) in messages {
             match message {
                 SourceMessage::Change(event) => {
                     received += 1;
                     self.commit_time = Some(event.committed_at);
-                    self.take_change(event, now);
+                    self.take_change(event, mapped, now);
                 }
                 SourceMessage::Schema(schema) => self.take_schema(schema),
                 SourceMessage::Commit(position) | SourceMessage::Resumable(position) => {
@@ -104,13 +105,14 @@ impl Engine {
             return;
         }
         let table = &mut self.tables[index];
-        let bound: Result<Vec<_>, _> =
+        let bound: Result<Arc<Bound>, _> =
             table.bound.iter().map(|(rule, _)| Ok((rule.clone(), rule.bind(&schema)?))).collect();
         table.drift = true;
         table.schema = schema;
         match bound {
             Ok(bound) => {
                 tracing::info!(table = table.name, "the table's schema changed; the mapping still fits");
+                self.bindings.set(&table.request.table, &bound);
                 table.bound = bound;
                 self.check_related(index);
             }
@@ -132,7 +134,7 @@ impl Engine {
         self.steps.wanted = true;
     }
 
-    fn take_change(&mut self, event: ChangeEvent, now: Instant) {
+    fn take_change(&mut self, event: ChangeEvent, mapped: Option<Mapped>, now: Instant) {
         let Some(&index) = self.table_of.get(&event.schema.table) else { return };
         let table = &mut self.tables[index];
         table.changes += 1;
@@ -149,7 +151,14 @@ impl Engine {
             }
             return;
         }
-        let Some(key) = RowKey::of(&event.row, &event.schema.key) else {
+        // What was made of the row beforehand counts if it was made by the rules as they are bound now.
+        let bound = table.bound.clone();
+        let (key, applied) = match mapped {
+            Some(Mapped { key, bound: Some(by), applied }) if Arc::ptr_eq(&by, &bound) => (key, applied),
+            Some(Mapped { key, .. }) => (key, SmallVec::new()),
+            None => (RowKey::of(&event.row, &event.schema.key), SmallVec::new()),
+        };
+        let Some(key) = key else {
             let reason =
                 "the log carried a change without the row's key; set a replica identity that includes it".into();
             return self.needs_attention(index, reason);
@@ -166,16 +175,19 @@ impl Engine {
         }
         self.touch(index, &key, &event);
         self.assembly.overtake(index, &key);
-        let bound = std::mem::take(&mut self.tables[index].bound);
-        for (rule, program) in &bound {
+        let mut applied = applied.into_iter();
+        for (rule, program) in bound.iter() {
+            let applied = applied.next();
             match event.op {
-                ChangeOp::Insert | ChangeOp::Update => self.upsert_from_tail(rule, program, &key, &event, now),
+                ChangeOp::Insert | ChangeOp::Update => {
+                    let applied = applied.unwrap_or_else(|| program.apply(&event.row));
+                    self.upsert_from_tail(rule, program, &key, &event, applied, now);
+                }
                 ChangeOp::Delete | ChangeOp::Truncate => {
                     self.remove_from_tail(rule, program, &key, &event.row, rule.on_delete, now);
                 }
             }
         }
-        self.tables[index].bound = bound;
         self.related_change(index, &event);
     }
 
@@ -185,9 +197,10 @@ impl Engine {
         program: &BoundRule,
         key: &RowKey,
         event: &ChangeEvent,
+        applied: Applied,
         now: Instant,
     ) {
-        match program.apply(&event.row) {
+        match applied {
             Applied::Upsert { external_id, document, references } => {
                 self.remove_former_id(rule, program, key, event.old.as_ref(), &external_id, now);
                 let origin = self.ticket();
@@ -528,12 +541,12 @@ impl Engine {
     }
 
     /// The table's rules bound to the schema that rows were read with, which may be ahead of the tail's or behind it.
-    pub(super) fn bound_to(&mut self, index: usize, schema: &TableSchema) -> Option<Vec<(Arc<Rule>, BoundRule)>> {
+    pub(super) fn bound_to(&mut self, index: usize, schema: &TableSchema) -> Option<Arc<Bound>> {
         let table = &self.tables[index];
         if *table.schema == *schema {
             return Some(table.bound.clone());
         }
-        let bound: Result<Vec<_>, crate::mapping::BindError> =
+        let bound: Result<Arc<Bound>, crate::mapping::BindError> =
             table.bound.iter().map(|(rule, _)| Ok((rule.clone(), rule.bind(schema)?))).collect();
         match bound {
             Ok(bound) => Some(bound),

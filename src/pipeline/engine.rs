@@ -9,7 +9,7 @@ use super::related::{FanOut, Trigger};
 use super::reread::Reread;
 use super::step::Steps;
 use super::table::{Life, Sweep, Table};
-use super::tail::{Control, Tail};
+use super::tail::{Bindings, Control, Message, Tail};
 use super::{Outlet, Parts, backoff, unix_ms, unix_us};
 use crate::command::{AdminCommand, Reply};
 use crate::crm::{self, Crm, CrmErrorKind, Outcome, WriteRecord};
@@ -124,6 +124,8 @@ pub(super) struct Engine {
     pub loader: Loader<LedgerView>,
     pub tickets: Tickets,
     pub tail: Option<Tail>,
+    /// The rules as they are bound, for the tail.
+    pub bindings: Bindings,
     pub tail_is_new: bool,
     reopen_at: Option<Instant>,
     reopen_failures: u32,
@@ -184,7 +186,7 @@ impl Engine {
         loader: Loader<LedgerView>,
         steps: Steps,
         folding: Option<Position>,
-        tail: Tail,
+        (tail, bindings): (Tail, Bindings),
         watch: Watch,
     ) -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
@@ -212,6 +214,7 @@ impl Engine {
             loader,
             tickets: Tickets::new(saved.position.clone()),
             tail: Some(tail),
+            bindings,
             // Its first message is what the start was made from.
             tail_is_new: false,
             reopen_at: None,
@@ -449,7 +452,7 @@ impl Engine {
         // not sent: nothing is sent before a step that covers it.
         let from = self.tickets.head().cloned();
         let requests = self.tables.iter().map(|t| t.request.clone()).collect();
-        self.tail = Some(Tail::open(self.connector.clone(), requests, from));
+        self.tail = Some(Tail::open(self.connector.clone(), requests, from, self.bindings.clone()));
         self.tail_is_new = true;
     }
 
@@ -683,13 +686,12 @@ impl Engine {
         if let Some(run) = self.tables[index].run() {
             run.sweep = Sweep::Removing(found.len());
         }
-        let bound = std::mem::take(&mut self.tables[index].bound);
+        let bound = self.tables[index].bound.clone();
         let width = self.tables[index].schema.columns.len();
         for (n, record) in found {
             let (rule, program) = &bound[n];
             self.sweep_record(index, rule, program, &record, width, now);
         }
-        self.tables[index].bound = bound;
     }
 
     fn sweep_record(
@@ -1064,7 +1066,7 @@ impl Engine {
     }
 }
 
-async fn receive(tail: &mut Option<Tail>) -> Option<tidemark_contract::Result<Vec<tidemark_contract::SourceMessage>>> {
+async fn receive(tail: &mut Option<Tail>) -> Option<tidemark_contract::Result<Vec<Message>>> {
     match tail {
         Some(tail) => tail.messages.recv().await,
         None => std::future::pending().await,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`mod@self`] | start: both sides checked, the mapping compiled, the stream opened; gaps and the tenant's policy |
 //! | `engine` | the loop that owns all state |
-//! | `tail` | the task that owns the change stream |
+//! | `tail` | the task that owns the change stream, and maps its rows |
 //! | `capture` | source messages and snapshot pages become changes of records; why nothing goes back in time |
 //! | `page` | pages of a table, mapped where they are read |
 //! | `reread` | rows that are read again by key |

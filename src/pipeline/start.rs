@@ -3,9 +3,10 @@
 use super::drift::{Model, Watch};
 use super::engine::Engine;
 use super::ledger::LedgerView;
+use super::page::Bound;
 use super::step::{Steps, VERSION_RESERVE};
 use super::table::{Life, SnapshotRun, Table};
-use super::tail::Tail;
+use super::tail::{Bindings, Tail};
 use super::{Parts, backoff, on_gap, unix_us};
 use crate::command::PauseMark;
 use crate::config::{Config, SnapshotMode};
@@ -56,12 +57,14 @@ pub(super) async fn start(
         }
     };
     let requests = mapping.requests();
+    let bindings = Bindings::default();
     let mut attempt = 0;
     let (tail, first) = loop {
         if gap {
             forget_position(&mut checkpoint);
         }
-        let mut tail = Tail::open(parts.connector.clone(), requests.clone(), checkpoint.position.clone());
+        let position = checkpoint.position.clone();
+        let mut tail = Tail::open(parts.connector.clone(), requests.clone(), position, bindings.clone());
         let first = tokio::select! {
             first = tail.messages.recv() => first,
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
@@ -89,7 +92,7 @@ pub(super) async fn start(
             return Ok(None);
         }
     };
-    let Some(SourceMessage::Idle(begins)) = first.first() else {
+    let Some((SourceMessage::Idle(begins), _)) = first.first() else {
         return Err(Error::new(DaemonKind::Bug, "the change stream did not begin with its position"));
     };
     if moved {
@@ -108,6 +111,7 @@ pub(super) async fn start(
     let rules = mapping.rules.iter().cloned().map(Arc::new).collect::<Vec<_>>();
     let mut tables = tables(parts, &mapping, &schemas, &mut checkpoint, is_new_log)?;
     for table in &mut tables {
+        bindings.set(&table.request.table, &table.bound);
         table.estimate = parts.connector.estimate_rows(&table.request.table).await.unwrap_or(None);
     }
     let folding = folding(parts, &checkpoint, begins).await;
@@ -123,7 +127,7 @@ pub(super) async fn start(
     let saved = save_start(parts, checkpoint, again).await?;
     let steps = Steps::new(saved);
     let watch = Watch::new(model, &mapping, parts.config.crm.schema_check);
-    let mut engine = Engine::new(parts, rules.clone(), tables, loader, steps, folding, tail, watch);
+    let mut engine = Engine::new(parts, rules.clone(), tables, loader, steps, folding, (tail, bindings), watch);
     engine.triggers = super::related::triggers(&mapping, &rules, &engine.table_of);
     engine.steps.wanted = true;
     engine.take_messages(first, Instant::now());
@@ -237,7 +241,7 @@ fn tables(
             .map(|rule| {
                 Ok((rule.clone(), rule.bind(schema).map_err(|e| Error::new(DaemonKind::Configuration, e.to_string()))?))
             })
-            .collect::<Result<Vec<_>, Error>>()?;
+            .collect::<Result<Arc<Bound>, Error>>()?;
         let name = request.table.to_string();
         let fingerprints: Vec<(String, u64)> = rules.iter().map(|r| (r.name.to_string(), r.fingerprint)).collect();
         let state = checkpoint.tables.get(&name);
@@ -321,7 +325,7 @@ fn state_of(table: &Table, rules: Vec<(String, u64)>) -> TableState {
 fn order(tables: &mut [Table]) {
     let mut feeds: HashMap<Box<str>, Vec<usize>> = HashMap::new();
     for (index, table) in tables.iter().enumerate() {
-        for (rule, _) in &table.bound {
+        for (rule, _) in table.bound.iter() {
             feeds.entry(rule.entity.clone()).or_default().push(index);
         }
     }

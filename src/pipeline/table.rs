@@ -1,7 +1,6 @@
 //! A table's life: waiting, being read, live, or in need of somebody.
 
-use super::page::Page;
-use crate::mapping::{BoundRule, Rule};
+use super::page::{Bound, Page};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -172,7 +171,7 @@ pub struct Table {
     /// Its schema as of the last message from the tail.
     pub schema: Arc<TableSchema>,
     /// The rules it feeds, bound to `schema`.
-    pub bound: Vec<(Arc<Rule>, BoundRule)>,
+    pub bound: Arc<Bound>,
     /// What it is doing.
     pub life: Life,
     /// The pass its snapshot belongs to.
