@@ -187,7 +187,7 @@ fn tables(checkpoint: &Checkpoint, look: &Look) -> String {
     let mut out = Table::new(&["TABLE", "STATE", ">ROWS", ">GENERATION", "RULES"]);
     for (name, table) in &checkpoint.tables {
         let (state, rows, tone) = match &table.phase {
-            TablePhase::Pending => ("waits for its snapshot".to_owned(), table.rows, Tone::Quiet),
+            TablePhase::Pending { .. } => ("waits for its snapshot".to_owned(), table.rows, Tone::Quiet),
             TablePhase::Snapshot { rows_done, .. } => ("snapshot".into(), *rows_done, Tone::Accent),
             TablePhase::Live => ("live".into(), table.rows, Tone::Good),
             TablePhase::NeedsAttention { reason } => {

@@ -89,7 +89,7 @@ fn saved(config: &Config, store: &Store) -> StatusReport {
         .into_iter()
         .map(|(name, table)| {
             let (phase, rows_done, attention) = match table.phase {
-                TablePhase::Pending => (Shown::Waiting, 0, None),
+                TablePhase::Pending { .. } => (Shown::Waiting, 0, None),
                 TablePhase::Snapshot { rows_done, .. } => (Shown::Snapshot, rows_done, None),
                 TablePhase::Live => (Shown::Live, table.rows, None),
                 TablePhase::NeedsAttention { reason } => (Shown::NeedsAttention, table.rows, Some(reason)),

@@ -20,7 +20,7 @@ use crate::crm::{self, CrmError, CrmErrorKind, CrmRejection, Done, Outcome};
 use crate::document::Document;
 use crate::mapping::{Missing, Reference, RuleId};
 use pacing::{Pacing, Wait};
-use queue::{EntityId, LeftOut, Op, Origin, Pending, Queue, Replaced, SlotId, Stage};
+use queue::{EntityId, LeftOut, Op, Origin, Pending, Queue, Replaced, SlotId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ const UNCLEAR_LIMIT: u16 = 4;
 
 /// What the ledger knows, as far as the loader asks.
 pub trait Ledger {
-    /// Hash of the last accepted document (0 if it is not known), or `None` if the record was never delivered.
+    /// Hash of the last accepted document (0 if it is not known, [`NOTED`] if nothing of it may have arrived), or `None` if
+    /// the record was never delivered.
     fn hash(&self, rule: RuleId, external_id: &str) -> Option<u64>;
     /// Whether "never delivered" may be wrong because the ledger was lost.
     fn is_incomplete(&self) -> bool;
@@ -51,6 +52,10 @@ pub trait Ledger {
     /// The CRM no longer holds the record.
     fn removed(&self, rule: RuleId, external_id: &str);
 }
+
+/// In place of a document's hash: the record is about to be sent for the first time, and whether anything of it arrived is
+/// not known (yet, or because the process that sent it was killed).
+pub const NOTED: u64 = 1;
 
 /// The moment of a call: both clocks are read once, outside.
 #[derive(Clone, Copy, Debug)]
@@ -278,8 +283,8 @@ impl<L: Ledger> Loader<L> {
     }
 
     /// Queues a change; returns the one it replaced.
-    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending, stage: Stage) -> Option<Replaced> {
-        self.queue.push(entity, external_id, change, stage)
+    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending) -> Option<Replaced> {
+        self.queue.push(entity, external_id, change)
     }
 
     /// Takes back everything queued for a record that is not under way: its changes are replaced by an obligation.
@@ -508,15 +513,17 @@ impl<L: Ledger> Loader<L> {
         let (Some(change), Some((_, external_id))) = (self.queue.open(slot), self.queue.name(slot)) else {
             return true;
         };
-        if change.asked && matches!(&change.op, Op::Upsert(document, _) if !document.is_partial()) {
+        if change.noted && matches!(&change.op, Op::Upsert(document, _) if !document.is_partial()) {
             return false;
         }
         let known = self.ledger.hash(change.rule, external_id);
         let needs_row = match &change.op {
             Op::Upsert(document, _) if document.is_partial() => match known {
-                Some(_) => return false,
-                None => true,
+                Some(hash) if hash != NOTED => return false,
+                _ => true,
             },
+            // The CRM has never had it.
+            Op::Delete | Op::Archive(_) if change.noted => false,
             Op::Upsert(document, _) if change.force || known != Some(document.hash()) => return false,
             Op::Delete | Op::Archive(_) if change.force || known.is_some() || self.ledger.is_incomplete() => {
                 return false;
@@ -530,8 +537,10 @@ impl<L: Ledger> Loader<L> {
             self.done(slot);
             return true;
         }
-        if matches!(change.op, Op::Upsert(..)) {
-            self.ledger.seen(change.rule, &external_id, change.generation);
+        match change.op {
+            Op::Upsert(..) => self.ledger.seen(change.rule, &external_id, change.generation),
+            _ if change.noted => self.ledger.removed(change.rule, &external_id),
+            _ => {}
         }
         self.settled(entity, Item { slot, external_id, change }, Fate::Suppressed);
         true
@@ -683,6 +692,7 @@ impl<L: Ledger> Loader<L> {
 
     fn unclear(&mut self, mut item: Item, now: Now) {
         item.change.attempts = item.change.attempts.saturating_add(1);
+        item.change.noted = false;
         let attempts = item.change.attempts;
         if self.gave_up(&item.change, now) {
             let entity = self.queue.name(item.slot).map_or(0, |(entity, _)| entity);
@@ -727,6 +737,7 @@ impl<L: Ledger> Loader<L> {
         }
         for item in &mut request.items {
             item.change.force = true;
+            item.change.noted = false;
         }
         self.retries.push((now.instant + pause, request));
     }
@@ -746,7 +757,9 @@ impl<L: Ledger> Loader<L> {
     /// The record is not as it should be, but the source still has the row: a sweep must not take it for gone. If a try
     /// before this one was not clearly answered, the CRM may hold the record: a later removal must not be saved.
     fn not_accepted(&self, change: &Pending, external_id: &str) {
-        if change.force {
+        if change.noted {
+            self.ledger.removed(change.rule, external_id);
+        } else if change.force {
             self.ledger.accepted(change.rule, external_id, &change.key, 0, change.generation);
         } else {
             self.ledger.seen(change.rule, external_id, change.generation);

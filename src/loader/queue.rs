@@ -134,9 +134,9 @@ pub struct Pending {
     pub again: bool,
     /// References that were left out because the CRM lacks their parents: when one lands, the record is read and sent again.
     pub left_out: Option<Box<LeftOut>>,
-    /// The ledger was asked when this was queued and does not hold this document: it need not be asked again. (That the
-    /// CRM has got the same document meanwhile would cost a request that changes nothing.)
-    pub asked: bool,
+    /// The ledger did not know the record when this was queued, and nothing of the record has been sent since, or only what
+    /// the CRM has clearly refused: all that the ledger has is the note that it is about to be ([`super::NOTED`]).
+    pub noted: bool,
     /// Times it was sent without a clear answer about this record.
     pub attempts: u16,
     /// When it was queued, for the batch's waiting time.
@@ -172,19 +172,10 @@ impl Pending {
         };
         self.origins.extend(older.origins);
         self.force |= older.force;
-        self.asked &= older.asked;
+        self.noted |= older.noted;
         self.queued = older.queued;
         self
     }
-}
-
-/// Whether a change has to wait for a durable step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
-    /// Only after the next step that begins from now on.
-    Gated,
-    /// At once.
-    Open,
 }
 
 /// Number of a slot.
@@ -276,29 +267,21 @@ impl Queue {
         xxh3_64_with_seed(external_id.as_bytes(), self.seed)
     }
 
-    /// Queues a change. Returns how many changes it replaced.
-    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending, stage: Stage) -> Option<Replaced> {
+    /// Queues a change, which may be sent after the next step that begins from now on. Returns the one it replaced.
+    pub fn push(&mut self, entity: EntityId, external_id: Box<str>, change: Pending) -> Option<Replaced> {
         let id = self.slot_for(entity, external_id);
         let mut change = Box::new(change);
         let mut folded = None;
         let slot = self.slots.get_mut(id as usize).and_then(Option::as_mut)?;
-        let target = match stage {
-            Stage::Gated => &mut slot.fresh,
-            Stage::Open => &mut slot.open,
-        };
-        if let Some(older) = target.take() {
+        if let Some(older) = slot.fresh.take() {
             self.bytes -= older.memory();
             folded = Some(Replaced { is_delete: matches!(older.op, Op::Delete) });
             change = Box::new(change.over(*older));
         }
         self.bytes += change.memory();
-        let newly_fresh = stage == Stage::Gated && folded.is_none();
-        *target = Some(change);
-        if newly_fresh {
+        slot.fresh = Some(change);
+        if folded.is_none() {
             self.fresh.push(id);
-        }
-        if stage == Stage::Open {
-            self.list(id);
         }
         folded
     }

@@ -69,7 +69,7 @@ impl Bench {
         Now { instant: self.start + Duration::from_millis(self.ms), unix_ms: self.ms }
     }
 
-    fn push(&mut self, entity: EntityId, id: &str, op: Op, stage: Stage) -> u64 {
+    fn push(&mut self, entity: EntityId, id: &str, op: Op) -> u64 {
         self.version += 1;
         self.ticket += 1;
         let change = Pending {
@@ -78,7 +78,7 @@ impl Bench {
             op,
             version: self.version,
             generation: 1,
-            asked: false,
+            noted: false,
             origins: smallvec![Origin::Ticket(self.ticket)],
             again: false,
             left_out: None,
@@ -87,12 +87,20 @@ impl Bench {
             queued: self.now().instant,
             since_ms: self.ms,
         };
-        self.loader.push(entity, id.into(), change, stage);
+        self.loader.push(entity, id.into(), change);
         self.ticket
     }
 
+    /// Queued, and the step that it waits for is done.
+    fn open(&mut self, entity: EntityId, id: &str, op: Op) -> u64 {
+        let ticket = self.push(entity, id, op);
+        self.loader.queue.freeze();
+        self.loader.queue.thaw();
+        ticket
+    }
+
     fn upsert(&mut self, id: &str, json: &str) -> u64 {
-        self.push(0, id, Op::Upsert(doc(json), Vec::new()), Stage::Open)
+        self.open(0, id, Op::Upsert(doc(json), Vec::new()))
     }
 
     fn next(&mut self) -> Option<Request> {
@@ -175,11 +183,11 @@ fn a_record_under_way_blocks_only_itself() {
 #[test]
 fn nothing_gated_leaves_before_its_step_and_a_busy_record_is_not_postponed_for_ever() {
     let mut b = Bench::new(|_| {});
-    let first = b.push(0, "hot", Op::Upsert(doc(r#"{"n":1}"#), Vec::new()), Stage::Gated);
+    let first = b.push(0, "hot", Op::Upsert(doc(r#"{"n":1}"#), Vec::new()));
     assert!(b.next().is_none());
     b.loader.queue.freeze();
     // It changes again while the step runs: what was frozen leaves all the same.
-    b.push(0, "hot", Op::Upsert(doc(r#"{"n":2}"#), Vec::new()), Stage::Gated);
+    b.push(0, "hot", Op::Upsert(doc(r#"{"n":2}"#), Vec::new()));
     assert!(b.next().is_none());
     b.loader.queue.thaw();
     let request = b.next().expect("frozen before the change");
@@ -198,11 +206,11 @@ fn what_the_ledger_knows_costs_nothing() {
     let mut b = Bench::new(|_| {});
     b.loader.ledger.entries.borrow_mut().insert((0, "a".into()), doc(r#"{"n":1}"#).hash());
     let same = b.upsert("a", r#"{"n":1}"#);
-    let unknown = b.push(0, "never", Op::Delete, Stage::Open);
+    let unknown = b.open(0, "never", Op::Delete);
     assert!(b.next().is_none());
     assert_eq!(b.settled(), [same, unknown]);
     b.loader.ledger.incomplete = true;
-    b.push(0, "never", Op::Delete, Stage::Open);
+    b.open(0, "never", Op::Delete);
     assert!(b.next().expect("a ledger with holes proves nothing").is_delete);
 }
 
@@ -259,7 +267,7 @@ fn a_child_waits_for_its_parent_and_becomes_an_obligation_if_that_does_not_come(
     };
     let child = || Op::Upsert(doc(r#"{"account":{"external_id":"p"}}"#), vec![reference.clone()]);
     // The parent is queued: the child leaves after its answer.
-    b.push(1, "c", child(), Stage::Open);
+    b.open(1, "c", child());
     b.upsert("p", r#"{"n":1}"#);
     let mut order = Vec::new();
     for _ in 0..4 {
@@ -272,7 +280,7 @@ fn a_child_waits_for_its_parent_and_becomes_an_obligation_if_that_does_not_come(
     assert_eq!(order, ["p", "c"]);
     b.settled();
     // The parent is nowhere.
-    let orphan = b.push(1, "d", child(), Stage::Open);
+    let orphan = b.open(1, "d", child());
     let request = b.next().expect("ready");
     b.answer(request, vec![rejected(MISSING_REFERENCE, "account")]);
     assert!(b.next().is_none() && b.loader.effects().is_empty());
@@ -295,8 +303,8 @@ fn two_records_that_wait_for_each_other_are_left_to_the_crm() {
             Reference { field: "ref".into(), entity: entity.into(), external_id: id.into(), missing: Missing::Wait };
         Op::Upsert(doc(&format!(r#"{{"ref":{{"external_id":"{id}"}}}}"#)), vec![reference])
     };
-    b.push(0, "x", to("contact", "y"), Stage::Open);
-    b.push(1, "y", to("account", "x"), Stage::Open);
+    b.open(0, "x", to("contact", "y"));
+    b.open(1, "y", to("account", "x"));
     let mut sent = Vec::new();
     for _ in 0..4 {
         while let Some(request) = b.next() {
@@ -312,14 +320,14 @@ fn two_records_that_wait_for_each_other_are_left_to_the_crm() {
 #[test]
 fn a_partial_document_without_a_base_is_read_again() {
     let mut b = Bench::new(|_| {});
-    let ticket = b.push(0, "a", Op::Upsert(partial(r#"{"n":1}"#), Vec::new()), Stage::Open);
+    let ticket = b.open(0, "a", Op::Upsert(partial(r#"{"n":1}"#), Vec::new()));
     assert!(b.next().is_none());
     let effects = b.loader.effects();
     assert!(
         matches!(&effects[..], [Effect::Obligation { reason: Why::Partial, origins, .. }] if origins[..] == [Origin::Ticket(ticket)])
     );
     b.loader.ledger.entries.borrow_mut().insert((0, "a".into()), 7);
-    b.push(0, "a", Op::Upsert(partial(r#"{"n":1}"#), Vec::new()), Stage::Open);
+    b.open(0, "a", Op::Upsert(partial(r#"{"n":1}"#), Vec::new()));
     let request = b.next().expect("the CRM has a base");
     let outcomes = done(&request);
     b.answer(request, outcomes);
@@ -351,12 +359,8 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
                 } else {
                     (Op::Upsert(doc(&format!(r#"{{"n":{state}}}"#)), Vec::new()), Some(state))
                 };
-                let stage = if rng.random_bool(0.8) { Stage::Gated } else { Stage::Open };
-                // An open change is only ever queued for a record that has nothing gated (a snapshot row of a key
-                // that the tail has not spoken about).
-                let stage = if b.loader.queue.find(0, &id).is_some() { Stage::Gated } else { stage };
-                told.push(format!("{id} push {op:?} want {want:?} {stage:?}"));
-                b.push(0, &id, op, stage);
+                told.push(format!("{id} push {op:?} want {want:?}"));
+                b.push(0, &id, op);
                 wanted.insert(id, want);
             }
             if rng.random_bool(0.5) {
@@ -433,7 +437,7 @@ fn in_the_end_the_crm_is_equal_and_nothing_went_back_in_time() {
                                 Some(n) => Op::Upsert(doc(&format!(r#"{{"n":{n}}}"#)), Vec::new()),
                                 None => Op::Delete,
                             };
-                            b.push(0, &external_id, op, Stage::Gated);
+                            b.push(0, &external_id, op);
                         }
                     }
                     Effect::LeftOut { .. } => {}

@@ -36,16 +36,17 @@
 //! The ledger is written after the CRM's acceptance and flushed a little later, so after a crash an entry may be older
 //! than what the CRM holds. Three things keep that from doing harm: changes replayed after a crash, and whatever is sent next
 //! of their rows, are sent without asking it (`force`); progress is saved only after the ledger's flush (see `step`); and before a snapshot row or a sweep
-//! changes a record that has an entry, the entry is made void, durably, before the request leaves. And while a pass goes on
-//! that an earlier process may have begun, removals are sent whether the ledger knows the record or not: what that process
-//! had sent after its last saved cursor, or before it could save that the pass had begun, may be missing from it.
+//! changes a record that has an entry, the entry is made void, durably, before the request leaves. A snapshot row's record
+//! that has no entry gets one first ([`Engine::note`]): after a crash no change of the tail would bring it again, and a row
+//! that has gone meanwhile, by a delete or a truncation, would leave its record behind. Such a note is no delivery: no partial
+//! document goes out upon it, and while nothing has been sent a removal takes it back ([`Pending::noted`]).
 
 use super::assembly::{Item, Purpose};
 use super::engine::Engine;
 use super::page::{Bound, PageRow};
 use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
 use super::tail::{Mapped, Message};
-use crate::loader::queue::{LeftOut, Op, Origin, Pending, Stage};
+use crate::loader::queue::{LeftOut, Op, Origin, Pending};
 use crate::loader::{Ledger as _, Why};
 use crate::mapping::{Applied, BoundRule, ExternalId, Rejection, Removal, Rule};
 use crate::metrics::RecordOp;
@@ -353,16 +354,10 @@ impl Engine {
     }
 
     fn queue_tail(&mut self, rule: &Rule, key: &RowKey, external_id: Box<str>, op: Op, origin: Origin, now: Instant) {
-        let is_resumed = || {
-            self.table_of.get(&rule.table).is_some_and(|&index| {
-                let table = &self.tables[index];
-                table.resumed && table.needs_marks()
-            })
-        };
-        // The same goes for a row that had to be read again when a process was killed: it may have been.
+        // A row that had to be read again when a process was killed may have been sent by it.
         let is_owed = || self.store.obligation(&rule.name, key).is_ok_and(|owed| owed.is_some());
-        let force = self.was_folded(rule, key) || (op.is_removal() && (is_resumed() || is_owed()));
-        self.queue(rule, key.clone(), external_id, op, origin, force, Stage::Gated, now);
+        let force = self.was_folded(rule, key) || (op.is_removal() && is_owed());
+        self.queue(rule, key.clone(), external_id, op, origin, force, now);
     }
 
     /// The pass that the table of a rule is in, or was last.
@@ -380,10 +375,9 @@ impl Engine {
         op: Op,
         origin: Origin,
         force: bool,
-        stage: Stage,
         now: Instant,
     ) {
-        self.queue_since(rule, key, external_id, op, origin, force, stage, Trouble::none(), now);
+        self.queue_since(rule, key, external_id, op, origin, force, Trouble::none(), now);
     }
 
     /// Queues a change of a record that has had trouble.
@@ -396,8 +390,7 @@ impl Engine {
         op: Op,
         origin: Origin,
         force: bool,
-        stage: Stage,
-        Trouble { since_ms, attempts, left_out }: Trouble,
+        Trouble { since_ms, attempts, left_out, noted }: Trouble,
         now: Instant,
     ) {
         self.version += 1;
@@ -411,14 +404,13 @@ impl Engine {
             force,
             again: false,
             left_out,
-            // Only a snapshot's row that the ledger does not know is sent without a step.
-            asked: stage == Stage::Open,
+            noted,
             attempts,
             queued: now,
             since_ms,
         };
         let entity = self.entity_of(rule);
-        if let Some(replaced) = self.loader.push(entity, external_id, change, stage) {
+        if let Some(replaced) = self.loader.push(entity, external_id, change) {
             self.counts.coalesced[usize::from(entity)][usize::from(replaced.is_delete)] += 1;
         }
     }
@@ -585,16 +577,15 @@ impl Engine {
                     && former != external_id
                 {
                     self.void(rule, &former);
-                    self.queue(rule, key.clone(), former, Op::Delete, Origin::None, true, Stage::Gated, now);
+                    self.queue(rule, key.clone(), former, Op::Delete, Origin::None, true, now);
                 }
-                let stage = match known {
-                    None => Stage::Open,
-                    Some(_) => {
-                        self.void(rule, &external_id);
-                        Stage::Gated
-                    }
-                };
-                self.queue(rule, key.clone(), external_id, Op::Upsert(document, references), origin, force, stage, now);
+                let mut trouble = Trouble::none();
+                match known {
+                    None => trouble.noted = self.note(rule, &external_id, key),
+                    Some(_) => self.void(rule, &external_id),
+                }
+                let op = Op::Upsert(document, references);
+                self.queue_since(rule, key.clone(), external_id, op, origin, force, trouble, now);
                 true
             }
             Applied::Outside { external_id } => {
@@ -610,7 +601,7 @@ impl Engine {
                     }
                     Ok(Some(op)) => {
                         self.void(rule, &id);
-                        self.queue(rule, key.clone(), id, op, origin, true, Stage::Gated, now);
+                        self.queue(rule, key.clone(), id, op, origin, true, now);
                     }
                     Err(rejection) => self.reject_row(rule, key, rejection, origin),
                 }
@@ -638,6 +629,15 @@ impl Engine {
     pub(super) fn void(&mut self, rule: &Rule, external_id: &str) {
         self.loader.ledger().void(rule.id, external_id);
         self.steps.flush_first = true;
+    }
+
+    /// Notes a record that no change of the tail will bring again before it is sent for the first time: after a crash it is
+    /// known that it may have been. Returns whether it is certain that it never was.
+    fn note(&mut self, rule: &Rule, external_id: &str, key: &RowKey) -> bool {
+        let generation = self.generation_of(rule);
+        self.loader.ledger().note(rule.id, external_id, key, generation);
+        self.steps.flush_first = true;
+        !self.loader.ledger().is_incomplete()
     }
 
     /// All rows of a pass are settled: what it did not see is gone, once the tail's own changes so far are settled too.
@@ -698,11 +698,13 @@ pub(super) struct Trouble {
     pub attempts: u16,
     /// What it was read again for.
     pub left_out: Option<Box<LeftOut>>,
+    /// As [`Pending::noted`].
+    pub noted: bool,
 }
 
 impl Trouble {
     pub(super) fn none() -> Self {
-        Self { since_ms: super::unix_ms(), attempts: 0, left_out: None }
+        Self { since_ms: super::unix_ms(), attempts: 0, left_out: None, noted: false }
     }
 }
 

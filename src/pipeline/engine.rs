@@ -15,7 +15,7 @@ use crate::command::{AdminCommand, Reply};
 use crate::crm::{self, Crm, CrmErrorKind, Outcome, WriteRecord};
 use crate::error::{DaemonKind, Error, Kind};
 use crate::gather::GatherError;
-use crate::loader::queue::{EntityId, Origin, Stage};
+use crate::loader::queue::{EntityId, Origin};
 use crate::loader::{Effect, Fate, Ledger as _, Loader, Now, Request};
 use crate::mapping::{Applied, Rule, RuleId};
 use crate::metrics::NoAnswer;
@@ -708,7 +708,7 @@ impl Engine {
         match super::capture::removal(rule.on_delete, program, &super::capture::unknown_row(width)) {
             Ok(Some(op)) => {
                 self.void(rule, &record.external_id);
-                self.queue(rule, key, record.external_id.clone(), op, origin, true, Stage::Gated, now);
+                self.queue(rule, key, record.external_id.clone(), op, origin, true, now);
             }
             Ok(None) => {
                 // It stays in the CRM; it is only not ours any more.

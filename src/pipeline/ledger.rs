@@ -1,6 +1,6 @@
 //! The ledger as the pipeline sees it: by rule number, with the generation of the running pass.
 
-use crate::loader;
+use crate::loader::{self, Ledger as _, NOTED};
 use crate::mapping::{Rule, RuleId};
 use crate::store::{Entry, Ledger, LedgerRule, Record, Result, StoreError};
 use std::cell::{Cell, RefCell};
@@ -64,9 +64,16 @@ impl LedgerView {
 
     /// Makes an entry void: its document is no longer known to be what the CRM holds. Unknown records stay unknown.
     pub fn void(&self, rule: RuleId, external_id: &str) {
-        if let Some(entry) = self.get(rule, external_id) {
+        if let Some(entry) = self.get(rule, external_id)
+            && entry.hash != NOTED
+        {
             self.put(rule, external_id, Some(Entry { hash: 0, ..entry }));
         }
+    }
+
+    /// Notes a record that is about to be sent for the first time.
+    pub fn note(&self, rule: RuleId, external_id: &str, key: &RowKey, generation: u32) {
+        self.accepted(rule, external_id, key, NOTED, generation);
     }
 
     /// The row that a record belongs to, for rules that keep owners.

@@ -11,8 +11,8 @@ use super::assembly::{Item, Purpose};
 use super::capture::{Trouble, removal, unknown_row};
 use super::engine::{Engine, Event};
 use crate::document::Document;
-use crate::loader::Ledger as _;
-use crate::loader::queue::{LeftOut, Op, Origin, Stage};
+use crate::loader::queue::{LeftOut, Op, Origin};
+use crate::loader::{Ledger as _, NOTED};
 use crate::mapping::{Applied, BoundRule, Missing, Removal, Rule};
 use crate::store::{Obligation, ObligationRef, Reason};
 use std::collections::{HashMap, HashSet};
@@ -285,7 +285,7 @@ impl Engine {
             let known = engine.loader.ledger().hash(rule.id, &id).is_some() || engine.loader.ledger().is_incomplete();
             match removal(action, program, row) {
                 Ok(Some(op)) if known || force => {
-                    engine.queue(rule, key.clone(), id, op, origin, true, Stage::Gated, now);
+                    engine.queue(rule, key.clone(), id, op, origin, true, now);
                     writes += 1;
                 }
                 Ok(_) => {}
@@ -320,6 +320,7 @@ impl Engine {
                     since_ms: u64::try_from(obligation.since).unwrap_or(0),
                     attempts: u16::try_from(obligation.attempts).unwrap_or(u16::MAX),
                     left_out: None,
+                    noted: false,
                 };
                 if only_fills {
                     trouble = Trouble::none();
@@ -331,7 +332,7 @@ impl Engine {
                     leave(self, id, Removal::Delete, row);
                 }
                 let op = Op::Upsert(document, references);
-                self.queue_since(rule, key, external_id, op, origin, force, Stage::Gated, trouble, now);
+                self.queue_since(rule, key, external_id, op, origin, force, trouble, now);
                 writes += 1;
             }
             Some((_, Applied::Rejected(rejection))) => {
@@ -367,7 +368,8 @@ impl Engine {
             let mut feeding = self.rules.iter().filter(|rule| rule.entity == reference.entity).peekable();
             let is_ours = feeding.peek().is_some();
             let ledger = self.loader.ledger();
-            let has_landed = feeding.any(|rule| ledger.hash(rule.id, &reference.external_id).is_some());
+            let has_landed =
+                feeding.any(|rule| ledger.hash(rule.id, &reference.external_id).is_some_and(|h| h != NOTED));
             if reference.missing != Missing::Null || !is_ours || has_landed || ledger.is_incomplete() {
                 return true;
             }

@@ -248,13 +248,13 @@ fn tables(
         let (life, of, rows, completed_at) = match state {
             Some(state) if !is_new_log && state.rules == fingerprints => match &state.phase {
                 TablePhase::Live => (Life::Live, state.generation, state.rows, state.completed_at),
-                TablePhase::Snapshot { cursor, rows_done, started_at } => {
+                TablePhase::Snapshot { cursor, rows_done, started_at, force } => {
                     tracing::info!(table = name, rows_done, "the snapshot goes on where it was");
-                    let run = SnapshotRun::new(cursor.clone(), *rows_done, *started_at, false);
+                    let run = SnapshotRun::new(cursor.clone(), *rows_done, *started_at, *force);
                     (Life::Snapshot(Box::new(run)), state.generation, state.rows, state.completed_at)
                 }
-                TablePhase::Pending => {
-                    (Life::Pending { force: false }, state.generation, state.rows, state.completed_at)
+                TablePhase::Pending { force } => {
+                    (Life::Pending { force: *force }, state.generation, state.rows, state.completed_at)
                 }
                 // It compiles and binds now: whatever was wrong is mended, and what was missed is read again.
                 TablePhase::NeedsAttention { .. } => (Life::Pending { force: false }, generation, state.rows, None),
@@ -285,7 +285,6 @@ fn tables(
             pass: 0,
             next_chunk: 0,
             outstanding: 0,
-            resumed: false,
             rows,
             completed_at,
             estimate: None,
@@ -293,9 +292,6 @@ fn tables(
             drift: false,
             after: Vec::new(),
         };
-        let mut table = table;
-        // That a pass has begun is saved only some time after its first rows were sent.
-        table.resumed = table.needs_marks() && state.is_some_and(|state| state.phase != TablePhase::Live);
         states.insert(name, state_of(&table, fingerprints));
         tables.push(table);
     }
@@ -309,15 +305,13 @@ fn tables(
 }
 
 fn state_of(table: &Table, rules: Vec<(String, u64)>) -> TableState {
-    let phase = match &table.life {
-        Life::Pending { .. } => TablePhase::Pending,
-        Life::Live => TablePhase::Live,
-        Life::NeedsAttention { reason } => TablePhase::NeedsAttention { reason: reason.clone() },
-        Life::Snapshot(run) => {
-            TablePhase::Snapshot { cursor: run.cursor.clone(), rows_done: run.rows_done, started_at: run.started_at }
-        }
-    };
-    TableState { phase, generation: table.generation, rows: table.rows, rules, completed_at: table.completed_at }
+    TableState {
+        phase: table.phase(),
+        generation: table.generation,
+        rows: table.rows,
+        rules,
+        completed_at: table.completed_at,
+    }
 }
 
 /// Parents before children: a table's snapshot waits for those of the tables its records refer to. Where references

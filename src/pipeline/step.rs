@@ -164,21 +164,9 @@ impl Engine {
             .tables
             .iter()
             .map(|table| {
-                let phase = match &table.life {
-                    super::table::Life::Pending { .. } => TablePhase::Pending,
-                    super::table::Life::Live => TablePhase::Live,
-                    super::table::Life::NeedsAttention { reason } => {
-                        TablePhase::NeedsAttention { reason: reason.clone() }
-                    }
-                    super::table::Life::Snapshot(run) => TablePhase::Snapshot {
-                        cursor: run.cursor.clone(),
-                        rows_done: run.rows_done,
-                        started_at: run.started_at,
-                    },
-                };
                 let rules = table.bound.iter().map(|(rule, _)| (rule.name.to_string(), rule.fingerprint)).collect();
                 let state = TableState {
-                    phase,
+                    phase: table.phase(),
                     generation: table.generation,
                     rows: table.rows,
                     rules,

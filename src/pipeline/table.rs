@@ -1,6 +1,7 @@
 //! A table's life: waiting, being read, live, or in need of somebody.
 
 use super::page::{Bound, Page};
+use crate::store::TablePhase;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -182,10 +183,6 @@ pub struct Table {
     pub next_chunk: u32,
     /// Records of snapshot rows on their way, of this pass and of earlier ones.
     pub outstanding: usize,
-    /// An earlier process may have been reading it: records that were sent after its last saved cursor, or before it could
-    /// save that the pass had begun, may be missing from the ledger, so what the ledger does not know is not taken for
-    /// never sent.
-    pub resumed: bool,
     /// Rows of the last complete snapshot.
     pub rows: u64,
     /// Unix milliseconds of the end of the last complete snapshot.
@@ -204,6 +201,21 @@ impl Table {
     /// Whether the tail has to leave marks for the snapshot.
     pub fn needs_marks(&self) -> bool {
         matches!(self.life, Life::Pending { .. } | Life::Snapshot(_))
+    }
+
+    /// What it is doing, as it is saved.
+    pub fn phase(&self) -> TablePhase {
+        match &self.life {
+            Life::Pending { force } => TablePhase::Pending { force: *force },
+            Life::Live => TablePhase::Live,
+            Life::NeedsAttention { reason } => TablePhase::NeedsAttention { reason: reason.clone() },
+            Life::Snapshot(run) => TablePhase::Snapshot {
+                cursor: run.cursor.clone(),
+                rows_done: run.rows_done,
+                started_at: run.started_at,
+                force: run.force,
+            },
+        }
     }
 
     /// Ends the running pass, if there is one; what is still on its way no longer counts for it.

@@ -292,7 +292,7 @@ impl CheckpointDb {
                 checkpoint.position = None;
                 checkpoint.dispatched = None;
                 for (name, table) in &mut checkpoint.tables {
-                    table.phase = TablePhase::Pending;
+                    table.phase = TablePhase::PENDING;
                     cleared.push(name.clone());
                 }
             }
@@ -307,7 +307,7 @@ impl CheckpointDb {
                 // A pass of its own: rows that it does not see have to be older than it.
                 checkpoint.generation += 1;
                 table.generation = checkpoint.generation;
-                table.phase = TablePhase::Pending;
+                table.phase = TablePhase::PENDING;
                 cleared.push(name.clone());
             }
         }
@@ -339,7 +339,7 @@ impl CheckpointDb {
         for (name, table) in &mut checkpoint.tables {
             cleared.push(name.clone());
             if matches!(table.phase, TablePhase::Snapshot { .. }) {
-                table.phase = TablePhase::Pending;
+                table.phase = TablePhase::PENDING;
             }
         }
         let mut changes = self.changes();

@@ -143,7 +143,7 @@ fn a_damaged_checkpoint_is_recovered_from_its_side_copy() {
         assert!(recovered.dispatched_unknown && recovered.next_version > before.next_version);
         let store = Store::open(dir.path()).expect("opens");
         assert_eq!(store.load().map(|c| c.position), Some(before.position.clone()));
-        assert!(store.load().expect("a checkpoint").tables.values().all(|t| t.phase == TablePhase::Pending));
+        assert!(store.load().expect("a checkpoint").tables.values().all(|t| t.phase == TablePhase::PENDING));
         // The ledger is kept, so that reading everything again costs only the differences.
         let rule = store.ledger().rule("contact").expect("a rule");
         assert_eq!(store.ledger().count(rule), 500);

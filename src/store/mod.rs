@@ -425,7 +425,7 @@ impl Store {
         for table in checkpoint.tables.values_mut() {
             table.generation = checkpoint.generation;
             if !matches!(table.phase, TablePhase::NeedsAttention { .. }) {
-                table.phase = TablePhase::Pending;
+                table.phase = TablePhase::PENDING;
             }
         }
         let ahead = u64::try_from(now_micros()).unwrap_or(0).max(checkpoint.next_version);

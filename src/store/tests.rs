@@ -18,7 +18,12 @@ pub(super) fn position(n: u64) -> Option<Position> {
 }
 
 pub(super) fn checkpoint(n: u64) -> Checkpoint {
-    let phase = TablePhase::Snapshot { cursor: Some(ScanCursor(format!("c{n}").into())), rows_done: n, started_at: 5 };
+    let phase = TablePhase::Snapshot {
+        cursor: Some(ScanCursor(format!("c{n}").into())),
+        rows_done: n,
+        started_at: 5,
+        force: false,
+    };
     Checkpoint {
         tenant: "acme".into(),
         source: "postgres://db.example:5432/northwind".into(),
@@ -202,7 +207,7 @@ fn a_reset_can_be_undone_and_the_last_ten_are_kept() {
     store.reset(&ResetScope::Table("public.b".into())).expect("resets");
     assert_eq!(store.mark_count("public.b"), 0);
     let now = store.load().expect("a checkpoint");
-    assert_eq!((&now.position, &now.tables["public.b"].phase), (&position(1), &TablePhase::Pending));
+    assert_eq!((&now.position, &now.tables["public.b"].phase), (&position(1), &TablePhase::PENDING));
     assert!(matches!(now.tables["public.a"].phase, TablePhase::Snapshot { .. }), "the other table keeps its place");
     assert!(matches!(store.reset(&ResetScope::Table("public.x".into())), Err(StoreError::Refused { .. })));
     for _ in 0..12 {

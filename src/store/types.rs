@@ -53,7 +53,11 @@ pub struct TableState {
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum TablePhase {
     /// Waits for its snapshot.
-    Pending,
+    Pending {
+        /// Whether every record is sent, and swept without guard: the table was truncated, or somebody said so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
     /// Its snapshot is being read.
     Snapshot {
         /// The last key read; `None` at the beginning.
@@ -62,6 +66,9 @@ pub enum TablePhase {
         rows_done: u64,
         /// Milliseconds since 1970.
         started_at: i64,
+        /// As of [`TablePhase::Pending`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Only the tail feeds it.
     Live,
@@ -72,10 +79,15 @@ pub enum TablePhase {
     },
 }
 
+impl TablePhase {
+    /// Waits for a snapshot that nobody forces.
+    pub const PENDING: Self = Self::Pending { force: false };
+}
+
 impl TableState {
     /// A table that has never been read.
     pub fn pending(rules: Vec<(String, u64)>) -> Self {
-        Self { phase: TablePhase::Pending, generation: 0, rows: 0, rules, completed_at: None }
+        Self { phase: TablePhase::PENDING, generation: 0, rows: 0, rules, completed_at: None }
     }
 }
 
