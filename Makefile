@@ -2,6 +2,9 @@
 CARGO ?= cargo
 # 1: a test that cannot run because a server or a tool is missing fails. 0: it says that it was skipped.
 export TIDEMARK_REQUIRE_ALL ?= 1
+# Tests mostly wait for servers: two for each core.
+NEXTEST_TEST_THREADS ?= $(shell expr 2 '*' $$(nproc))
+export NEXTEST_TEST_THREADS
 
 .PHONY: help setup demo test test-only test-postgres soak fmt fmt-check lint doc build release bench ci
 

@@ -9,7 +9,14 @@
 //! the position is lost). No transaction spans the pages, and none has to: a key that changes again before its page is read
 //! gets a version above the round's end, so that it leaves this round and comes in the next. A page is one statement, under
 //! snapshot isolation where the database allows it. The row it joins to a key is at least as new as the version it has,
-//! since that was committed before the statement began; a row that has gone since comes as a delete with a later version.
+//! since that was committed before the statement began; a row that has gone since is told as a delete, which comes again with
+//! its own version.
+//!
+//! The first round behind a stored position has no upper end. Whoever stored it may have told somebody of changes behind it,
+//! and goes by these being told again before the first new position (R2). A key that changed twice since would otherwise
+//! leave the first round with its second change, and the first one is never seen again. What lies above the position that the
+//! round ends with comes once more in the next.
+//!
 //! Within a version deletes come first: a moved key is a delete and an insert of one version (R5).
 
 use crate::SqlServerConfig;
@@ -74,6 +81,8 @@ struct Task {
     log: Arc<str>,
     /// Everything up to this version was delivered.
     version: i64,
+    /// The first round behind a stored position is still to come.
+    resumes: bool,
     shared: Arc<Shared>,
     sender: mpsc::Sender<Result<Vec<SourceMessage>>>,
     batch: Vec<SourceMessage>,
@@ -129,6 +138,7 @@ pub(crate) async fn start(
         session,
         plans,
         version: 0,
+        resumes: from.is_some(),
         shared: shared.clone(),
         sender,
         batch: Vec::new(),
@@ -236,10 +246,11 @@ impl Task {
 
     /// Delivers everything behind the position up to `to`.
     async fn read(&mut self, to: i64) -> Result<()> {
+        let bound = if self.resumes { i64::MAX } else { to };
         for at in 0..self.plans.len() {
             let mut after: Option<After> = None;
             loop {
-                let (found, limit) = self.page(at, to, after.as_ref()).await?;
+                let (found, limit) = self.page(at, bound, after.as_ref()).await?;
                 let full = found.len() >= limit;
                 if let Some(last) = found.last() {
                     let key: Vec<usize> = (0..self.plans[at].shape.schema.key.len()).collect();
@@ -261,6 +272,7 @@ impl Task {
             }
         }
         self.version = to;
+        self.resumes = false;
         self.batch.push(SourceMessage::Commit(self.position()));
         Ok(())
     }
@@ -273,7 +285,7 @@ impl Task {
             self.batch.push(SourceMessage::Schema(schema.clone()));
         }
         let (op, row) = match (change.operation.as_str(), change.row) {
-            ("D", _) => {
+            ("D", _) | (_, None) => {
                 let mut row = RowBuilder::with_capacity(schema.columns.len(), 64);
                 for column in 0..schema.columns.len() {
                     let in_key = schema.key.iter().position(|k| *k == column);
@@ -283,8 +295,6 @@ impl Task {
             }
             ("I", Some(row)) => (ChangeOp::Insert, row),
             (_, Some(row)) => (ChangeOp::Update, row),
-            // It has gone since: its delete has a later version.
-            (_, None) => return,
         };
         self.bytes += row.memory() + 64;
         // Change tracking keeps no times; this one is when we saw it.
