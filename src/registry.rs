@@ -1,6 +1,6 @@
 //! The one place that names the connectors.
 
-use crate::config::{Engine, Source, SqlServerMode, Tls, TlsMode, ZeroDates};
+use crate::config::{Engine, Source, SqlServerEncryption, SqlServerMode, Tls, TlsMode, ZeroDates};
 use crate::error::Result;
 use std::sync::Arc;
 use tidemark_contract::Connector;
@@ -64,7 +64,17 @@ pub fn counting(source: &Source) -> Result<(Arc<dyn Connector>, Option<ReadZeroD
                     SqlServerMode::ChangeTracking => sqlserver::Mode::ChangeTracking,
                 },
                 poll_interval: settings.poll_interval,
-                strict: settings.strict,
+                encryption: match settings.encryption {
+                    SqlServerEncryption::Standard => sqlserver::Encryption::Standard,
+                    SqlServerEncryption::LoginOnly => sqlserver::Encryption::LoginOnly,
+                    SqlServerEncryption::Strict => sqlserver::Encryption::Strict,
+                },
+                token: settings.token.clone().map(|secret| {
+                    sqlserver::Token::new(move || match secret.read() {
+                        Ok(token) => Ok(Password::new(token.expose())),
+                        Err(why) => Err(why.to_string()),
+                    })
+                }),
                 capture_timeout: settings.capture_timeout,
                 read_only: settings.read_only,
                 ..sqlserver::SqlServerConfig::new(&source.host, source.port, &source.database, &source.user)

@@ -228,11 +228,17 @@ fn sqlserver_engine(t: &Table<'_>) -> SqlServer {
         ("cdc", SqlServerMode::Cdc),
         ("change-tracking", SqlServerMode::ChangeTracking),
     ];
+    let encryption = [
+        ("standard", SqlServerEncryption::Standard),
+        ("login-only", SqlServerEncryption::LoginOnly),
+        ("strict", SqlServerEncryption::Strict),
+    ];
     SqlServer {
         mode: t.choice("mode", SqlServerMode::Auto, &modes),
         poll_interval: t.duration("poll_interval", MS(500), MS(50)..=SECS(3600)),
         capture_timeout: t.duration("capture_timeout", SECS(120), SECS(1)..=SECS(86_400)),
-        strict: t.choice("encryption", false, &[("standard", false), ("strict", true)]),
+        encryption: t.choice("encryption", SqlServerEncryption::Standard, &encryption),
+        token: t.secret("token"),
         read_only: t.choice("application_intent", false, &[("read-write", false), ("read-only", true)]),
     }
 }

@@ -358,14 +358,16 @@ fn only_the_chosen_engines_table_is_accepted() {
         mode: SqlServerMode::Auto,
         poll_interval: Duration::from_millis(500),
         capture_timeout: Duration::from_secs(120),
-        strict: false,
+        encryption: SqlServerEncryption::Standard,
+        token: None,
         read_only: false,
     };
-    assert_eq!(c.source.engine, Engine::SqlServer(usual));
-    let own =
-        "[source.sqlserver]\nmode = \"change-tracking\"\nencryption = \"strict\"\napplication_intent = \"read-only\"\n";
+    assert_eq!(c.source.engine, Engine::SqlServer(usual.clone()));
+    let own = "[source.sqlserver]\nmode = \"change-tracking\"\nencryption = \"strict\"\ntoken = { file = \"/run/token\" }\napplication_intent = \"read-only\"\n";
     let c = parse(&text.replace("[mapping]", &format!("{own}[mapping]"))).expect("is good");
-    let own = SqlServer { mode: SqlServerMode::ChangeTracking, strict: true, read_only: true, ..usual };
+    let token = Some(SecretRef::File("/run/token".into()));
+    let encryption = SqlServerEncryption::Strict;
+    let own = SqlServer { mode: SqlServerMode::ChangeTracking, encryption, token, read_only: true, ..usual };
     assert_eq!(c.source.engine, Engine::SqlServer(own));
     let found = errors(&MINIMAL.replace("\"postgres\"", "\"mariadb\""));
     assert!(found.contains("write \"mysql\""), "{found}");

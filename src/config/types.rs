@@ -49,7 +49,7 @@ impl Source {
 }
 
 /// Settings of a SQL Server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SqlServer {
     /// Where changes come from.
     pub mode: SqlServerMode,
@@ -57,10 +57,23 @@ pub struct SqlServer {
     pub poll_interval: Duration,
     /// How long the log reader may finish no scan before the stream says so.
     pub capture_timeout: Duration,
-    /// Encryption before the first byte of the protocol (TDS 8.0).
-    pub strict: bool,
+    /// How much of a connection is encrypted.
+    pub encryption: SqlServerEncryption,
+    /// Where a token of Microsoft Entra ID is, in place of a password.
+    pub token: Option<SecretRef>,
     /// Asks an availability group for a read-only secondary.
     pub read_only: bool,
+}
+
+/// How much of a connection to a SQL Server is encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SqlServerEncryption {
+    /// Everything, unless TLS is disabled.
+    Standard,
+    /// The login, and the rest only where the server insists.
+    LoginOnly,
+    /// Everything, before the first byte of the protocol (TDS 8.0).
+    Strict,
 }
 
 /// Where the changes of a SQL Server come from.

@@ -26,7 +26,7 @@ fn kind(code: u32) -> ErrorKind {
         // Rights on objects, columns, statements, the database, the state of database and server.
         229 | 230 | 262 | 297 | 300 | 371 | 916 | 22_902 | 22_904 => ErrorKind::PermissionMissing,
         // Database that cannot be opened.
-        4060 | 911 | 3952 => ErrorKind::SettingWrong,
+        4060 | 911 | 3952 | 978 => ErrorKind::SettingWrong,
         // Object or column gone; snapshot transaction that met a definition.
         207 | 208 | 3961 => ErrorKind::SchemaChanged,
         // A statement of ours that the server does not understand.
@@ -42,6 +42,7 @@ fn advice(code: u32) -> Option<&'static str> {
         18_456 | 18_452 => "check the user name and the password, and that SQL Server authentication is allowed",
         18_486 => "the account is locked: ALTER LOGIN … WITH PASSWORD = … UNLOCK",
         18_487 | 18_488 => "the password has expired: ALTER LOGIN … WITH PASSWORD = …",
+        978 => "set application_intent = \"read-only\" in [source.sqlserver]",
         4060 => "check the name of the database, and CREATE USER … FOR LOGIN … in it",
         229 | 230 => "GRANT SELECT on the tables that are read, and on SCHEMA::cdc, to the user",
         262 | 297 => "GRANT VIEW DATABASE STATE to the user",

@@ -9,12 +9,13 @@
 //! preflight.rs  findings                                pair.rs      change rows → changes
 //! snapshot.rs   pages and rows by key                   fence.rs     when the log reader has seen everything
 //! session.rs    sessions kept open (sql.rs)             position.rs  places in the log
-//! wire.rs       one connection (error.rs)
+//! wire.rs       one connection (error.rs)              door.rs      before it: PRELOGIN, TLS
 //! ```
 //!
 //! Rows are selected with the same expressions from the tables and from their change tables, so that a value has one path.
 
 mod catalog;
+mod door;
 mod error;
 mod fence;
 mod pair;
@@ -56,6 +57,54 @@ pub enum Mode {
     ChangeTracking,
 }
 
+/// How much of a connection TLS covers, and when it begins. [`TlsMode::Disable`] goes with [`Encryption::Standard`] only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Encryption {
+    /// Everything from the login on; TLS 1.2 inside PRELOGIN packets, as TDS 7.4 has it.
+    #[default]
+    Standard,
+    /// The login alone, where the server does not insist on more: rows travel in the clear.
+    LoginOnly,
+    /// TLS before the first byte of TDS (TDS 8.0, `Encrypt=strict`).
+    Strict,
+}
+
+impl Encryption {
+    /// As in the tenant file.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Encryption::Standard => "standard",
+            Encryption::LoginOnly => "login-only",
+            Encryption::Strict => "strict",
+        }
+    }
+}
+
+/// Where a token of Microsoft Entra ID is read, at each login anew. Does not show itself.
+#[derive(Clone)]
+pub struct Token(Arc<dyn Fn() -> std::result::Result<Password, String> + Send + Sync>);
+
+impl Token {
+    /// A token that `read` gives, or why it cannot be had (without the token itself in the words).
+    pub fn new(read: impl Fn() -> std::result::Result<Password, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If it cannot be read now.
+    pub(crate) fn read(&self) -> Result<Password> {
+        (self.0)().map_err(|why| error::setting_wrong(format!("the token cannot be read: {why}")))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
 /// How to reach a server.
 #[derive(Clone, Debug)]
 pub struct SqlServerConfig {
@@ -65,14 +114,16 @@ pub struct SqlServerConfig {
     pub port: u16,
     /// Database.
     pub database: String,
-    /// SQL login.
+    /// SQL login, or the database's name for the principal of the token.
     pub user: String,
-    /// Its password.
+    /// The login's password.
     pub password: Option<Password>,
+    /// A token in place of the password. Default `None`.
+    pub token: Option<Token>,
     /// TLS settings.
     pub tls: TlsConfig,
-    /// TLS before the first byte of TDS (TDS 8.0, `Encrypt=strict`), for servers that force it. Default `false`.
-    pub strict: bool,
+    /// How much TLS covers. Default [`Encryption::Standard`].
+    pub encryption: Encryption,
     /// Where changes come from. Default [`Mode::Auto`].
     pub mode: Mode,
     /// Asks an availability group for a secondary that may only be read. Default `false`.
@@ -102,7 +153,8 @@ impl SqlServerConfig {
             user: user.into(),
             password: None,
             tls: TlsConfig::default(),
-            strict: false,
+            encryption: Encryption::Standard,
+            token: None,
             mode: Mode::Auto,
             read_only: false,
             poll_interval: Duration::from_millis(500),

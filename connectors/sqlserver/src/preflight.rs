@@ -1,6 +1,5 @@
 //! Findings: every prerequisite at once, each with the statement that fixes it.
 
-use crate::SqlServerConfig;
 use crate::catalog::{self, Table};
 use crate::error::server_code;
 use crate::plan::enable;
@@ -8,6 +7,7 @@ use crate::session::{LOG_END, Session};
 use crate::sql::{Cells, ident, literal, table_name};
 use crate::types::unix_micros;
 use crate::wire::Connection;
+use crate::{Encryption, SqlServerConfig};
 use std::collections::BTreeMap;
 use tiberius::Row;
 use tidemark_contract::{Finding, Result, TableId, TableRequest};
@@ -21,12 +21,24 @@ const RETENTION: i64 = 4320;
 pub(crate) async fn run(config: &SqlServerConfig, tables: &[TableRequest]) -> Result<Vec<Finding>> {
     let mut session = Session::open(config).await?;
     let database = session.database.clone();
+    let in_clear = session.connection.login_only();
     let connection = &mut session.connection;
     let mut out = Vec::new();
     let sql = "SELECT CAST(SERVERPROPERTY('ProductVersion') AS nvarchar(128)), CAST(SERVERPROPERTY('Edition') AS nvarchar(128))";
     let rows = connection.rows("asking for the version", sql).await?;
     let text = |at| rows.first().and_then(|row| row.text(at)).unwrap_or("unknown").to_owned();
     out.push(Finding::ok("source.server", format!("SQL Server {}, {}", text(0), text(1))));
+    if config.encryption == Encryption::LoginOnly {
+        out.push(match in_clear {
+            true => Finding::warning(
+                "source.encryption",
+                "only the login is encrypted: rows can be read, and changed, by whoever is on the way",
+                "TLS for everything",
+                Some("encryption = \"standard\" in [source.sqlserver]".into()),
+            ),
+            false => Finding::ok("source.encryption", "the server insists on TLS for everything"),
+        });
+    }
     out.push(match database.has_snapshots {
         true => Finding::ok("source.snapshot_isolation", "ALLOW_SNAPSHOT_ISOLATION is on"),
         false => Finding::warning(
@@ -44,12 +56,8 @@ pub(crate) async fn run(config: &SqlServerConfig, tables: &[TableRequest]) -> Re
         true => {
             out.push(Finding::ok("source.cdc", "change data capture is enabled in the database"));
             rights(connection, config, &mut out).await?;
-            if config.read_only {
-                out.push(Finding::ok(
-                    "source.replica",
-                    "a read-only secondary: the log reader and its jobs are the primary's and are not looked at here",
-                ));
-            } else {
+            let read_only = replica(connection, config, &mut out).await?;
+            if !read_only {
                 log_reader(connection, &mut out).await?;
                 jobs(connection, &mut out).await?;
             }
@@ -69,6 +77,33 @@ pub(crate) async fn run(config: &SqlServerConfig, tables: &[TableRequest]) -> Re
         }
     }
     Ok(out)
+}
+
+/// Whether this is a replica that can only be read, where the log reader and its jobs cannot be looked at.
+async fn replica(connection: &mut Connection, config: &SqlServerConfig, out: &mut Vec<Finding>) -> Result<bool> {
+    let sql = "SELECT CAST(DATABASEPROPERTYEX(DB_NAME(), 'Updateability') AS nvarchar(60))";
+    let rows = connection.rows("asking whether the database can be written", sql).await?;
+    let read_only = rows.first().and_then(|row| row.text(0)) == Some("READ_ONLY");
+    match (config.read_only, read_only) {
+        (true, true) => out.push(Finding::ok(
+            "source.replica",
+            "a read-only secondary: the log reader and its jobs are the primary's and are not looked at here",
+        )),
+        (true, false) => out.push(Finding::warning(
+            "source.replica",
+            "read-only intent is declared, and a database answers that can be written: the primary",
+            "a listener with a read-only routing list, or the secondary's own address",
+            Some("application_intent = \"read-write\" in [source.sqlserver], if the primary is meant".into()),
+        )),
+        (false, true) => out.push(Finding::error(
+            "source.replica",
+            "the database can only be read: the log reader's scans, which are the primary's, cannot be seen here",
+            "the primary, or read-only intent",
+            Some("application_intent = \"read-only\" in [source.sqlserver]".into()),
+        )),
+        (false, false) => {}
+    }
+    Ok(read_only)
 }
 
 /// Rows of a question that may be refused: the server's own error is an answer here.

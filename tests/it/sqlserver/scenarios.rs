@@ -231,3 +231,32 @@ async fn a_second_instance_takes_over() {
     daemon.stop(seconds(10)).await;
     scene.finish().await;
 }
+
+/// With read-only intent the daemon is led from the primary to the secondary, and lives there: the first load, changes,
+/// a kill. Only the simulator has an availability group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secondary_is_read() {
+    let options = Options { databases: Vec::new(), heartbeat: Duration::from_millis(300), ..Options::default() };
+    let sim = tokio::task::spawn_blocking(|| Sim::start(options)).await.expect("no panic").expect("the simulator");
+    let mut scene = SqlServerScene::shop(Server::of(&sim)).await;
+    sim.secondary().unwrap();
+    scene.source.settings += "application_intent = \"read-only\"\n";
+    scene.tenant.engine = crate::support::Vendor::engine(&scene.source);
+    let seed = seed("sqlserver a_secondary_is_read");
+    let mut session = scene.source.connect().await;
+    let mut workload = scene.workload(seed);
+    workload.run(&mut session, 60).await;
+    let findings = scene.tenant.done(&["check"]).await;
+    assert!(findings.contains("a read-only secondary"), "{findings}");
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    workload.run(&mut session, 60).await;
+    daemon.kill();
+    workload.run(&mut session, 20).await;
+    let mut daemon = scene.start();
+    scene.equal_and_in_order(&mut daemon, seconds(60)).await;
+    scene.tenant.done(&["verify"]).await;
+    daemon.stop(seconds(10)).await;
+    scene.finish().await;
+    drop(sim);
+}

@@ -34,6 +34,16 @@ fn fault(e: impl std::fmt::Display) -> SqlError {
     SqlError::new(49_998, 16, 1, format!("Fault inside the simulator: {e}"))
 }
 
+async fn accept(server: Arc<Server>, listener: tokio::net::TcpListener, secondary: bool) {
+    while let Ok((socket, _)) = listener.accept().await {
+        let server = server.clone();
+        tokio::spawn(async move {
+            // A client that breaks off is no fault of the server; its connection simply ends.
+            let _ = serve(server, socket, secondary).await;
+        });
+    }
+}
+
 impl Sim {
     /// Starts a server on 127.0.0.1 with threads of its own.
     ///
@@ -60,22 +70,40 @@ impl Sim {
             tokio::net::TcpListener::from_std(listener).map_err(fault)?
         };
         let address = listener.local_addr().map_err(fault)?;
-        let shared = server.clone();
-        runtime.spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let server = shared.clone();
-                tokio::spawn(async move {
-                    // A client that breaks off is no fault of the server; its connection simply ends.
-                    let _ = serve(server, socket).await;
-                });
-            }
-        });
+        runtime.spawn(accept(server.clone(), listener, false));
         Ok(Self { server, address, runtime: Some(runtime) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Makes the server the primary of an availability group with one secondary, which takes connections with read-only
+    /// intent alone, and answers the secondary's port. Its data are the primary's at every moment: what a replica has not
+    /// got yet cannot be played. Who comes to the primary with read-only intent is led to the secondary, as by a listener
+    /// with a routing list: "Connect to an Always On availability group listener".
+    pub fn secondary(&self) -> Result<u16> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(fault)?;
+        listener.set_nonblocking(true).map_err(fault)?;
+        let port = listener.local_addr().map_err(fault)?.port();
+        let runtime = self.runtime.as_ref().ok_or_else(|| fault("no runtime"))?;
+        let _context = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(fault)?;
+        runtime.spawn(accept(self.server.clone(), listener, true));
+        self.server.set_secondary(port);
+        Ok(port)
+    }
+
+    /// Makes the server take this token of Microsoft Entra ID for a login, for so long. Nothing in it is read: whether it was
+    /// signed, and for whom, is a matter between the product and Entra.
+    pub fn issue_token(&self, token: &str, login: &str, valid: Duration) {
+        self.server.issue_token(token, login, valid);
+    }
+
+    /// (login, whether everything is encrypted) of all connections.
+    pub fn encrypted(&self) -> Vec<(String, bool)> {
+        self.server.encryption_list()
     }
 
     /// Its port.

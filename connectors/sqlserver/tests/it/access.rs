@@ -1,11 +1,13 @@
 //! Logins, rights, TLS, findings, lag.
 
-use super::lab::{Lab, Reader, request};
+use super::lab::{Lab, Reader, line, request};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidemark_contract::{Connector, ErrorKind, Finding, Severity};
-use tidemark_sqlserver::{Password, SqlServer, SqlServerConfig, TlsConfig, TlsMode};
+use tidemark_sqlserver::{Encryption as Wanted, Password, SqlServer, SqlServerConfig, TlsConfig, TlsMode, Token};
 use tidemark_sqlserver_sim::{Certificate, Encryption, Options, Sim};
 use tidemark_throwaway::Certificates;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn finding<'a>(all: &'a [Finding], id: &str) -> &'a Finding {
     all.iter().find(|f| f.id == id).unwrap_or_else(|| panic!("no finding {id} in {all:?}"))
@@ -31,9 +33,14 @@ async fn refusals_have_their_kinds() {
 async fn tls_in_its_modes() {
     let dir = tempfile::tempdir().unwrap();
     let certs = Certificates::create(dir.path(), "client").unwrap();
-    for (encryption, strict) in
-        [(Encryption::Optional, false), (Encryption::Required, false), (Encryption::Strict, true)]
-    {
+    // What the server does, what is asked for, and whether rows are encrypted then.
+    for (encryption, wanted, covered) in [
+        (Encryption::Optional, Wanted::Standard, true),
+        (Encryption::Required, Wanted::Standard, true),
+        (Encryption::Strict, Wanted::Strict, true),
+        (Encryption::Optional, Wanted::LoginOnly, false),
+        (Encryption::Required, Wanted::LoginOnly, true),
+    ] {
         let certificate = Some(Certificate { chain: certs.server_cert.clone(), key: certs.server_key.clone() });
         let sim = Sim::start(Options { encryption, certificate, ..Options::default() }).unwrap();
         let rows = "CREATE TABLE t (id int NOT NULL PRIMARY KEY, s nvarchar(max)); \
@@ -43,7 +50,7 @@ async fn tls_in_its_modes() {
             SqlServer::new(SqlServerConfig {
                 password: Some(Password::new("Passw0rd!")),
                 tls,
-                strict,
+                encryption: wanted,
                 ..SqlServerConfig::new("localhost", sim.port(), "vendor", "sa")
             })
         };
@@ -51,6 +58,14 @@ async fn tls_in_its_modes() {
         for good in [ca(TlsMode::VerifyFull), ca(TlsMode::VerifyCa), TlsConfig::new(TlsMode::Require)] {
             let page = with(good).snapshot_chunk(&request("t"), None, 5).await.unwrap();
             assert_eq!(page.rows[0].get(1).len(), 100_000);
+        }
+        let connector = with(ca(TlsMode::VerifyFull));
+        connector.discover(&[]).await.unwrap();
+        assert_eq!(sim.encrypted(), [("sa".to_owned(), covered)], "{encryption:?}, {wanted:?}");
+        if wanted == Wanted::LoginOnly {
+            let all = connector.preflight(&[]).await.unwrap();
+            let wanted = if covered { Severity::Ok } else { Severity::Warning };
+            assert_eq!(finding(&all, "source.encryption").severity, wanted);
         }
         let others = tempfile::tempdir().unwrap();
         let others = Certificates::create(others.path(), "client").unwrap();
@@ -157,4 +172,162 @@ async fn a_broken_connection_is_unreachable() {
     let mut again = Reader::open(&connector, &["a"], Some(&reader.at)).await;
     lab.sql("INSERT a VALUES (1)");
     assert_eq!(again.changes(&lab).await.len(), 1);
+}
+
+/// Only the login is encrypted: the password is not seen on the way, and rows are.
+#[tokio::test(flavor = "multi_thread")]
+async fn login_only_hides_the_login_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = Certificates::create(dir.path(), "client").unwrap();
+    let certificate = Some(Certificate { chain: certs.server_cert.clone(), key: certs.server_key.clone() });
+    let options = Options { encryption: Encryption::Optional, certificate, ..Options::default() };
+    let sim = Sim::start(options).unwrap();
+    sim.execute(
+        "vendor",
+        "CREATE TABLE t (id int NOT NULL PRIMARY KEY, s nvarchar(40)); INSERT t VALUES (1, N'visible row')",
+    )
+    .unwrap();
+    let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let port = listening(sim.port(), seen.clone()).await;
+    for (encryption, rows) in [(Wanted::LoginOnly, true), (Wanted::Standard, false)] {
+        seen.lock().unwrap().clear();
+        let connector = SqlServer::new(SqlServerConfig {
+            password: Some(Password::new("Passw0rd!")),
+            tls: TlsConfig { ca_file: Some(certs.ca.clone()), ..TlsConfig::new(TlsMode::VerifyFull) },
+            encryption,
+            ..SqlServerConfig::new("localhost", port, "vendor", "sa")
+        });
+        assert_eq!(connector.snapshot_chunk(&request("t"), None, 5).await.unwrap().rows.len(), 1);
+        let seen = seen.lock().unwrap().clone();
+        let holds = |text: &str| {
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            seen.windows(bytes.len()).any(|window| window == bytes)
+        };
+        assert_eq!(holds("visible row"), rows, "{encryption:?}");
+        // LOGIN7 holds it beside the password, which is only scrambled there.
+        assert!(!holds("tidemark"), "{encryption:?}: the login was readable");
+    }
+    let off = SqlServerConfig { encryption: Wanted::LoginOnly, ..Lab::new().config() };
+    assert_eq!(SqlServer::new(off).discover(&[]).await.unwrap_err().kind, ErrorKind::SettingWrong);
+    let lab = Lab::new();
+    let none = SqlServerConfig { encryption: Wanted::LoginOnly, tls: TlsConfig::new(TlsMode::Require), ..lab.config() };
+    let error = SqlServer::new(none).discover(&[]).await.unwrap_err();
+    assert!(error.to_string().contains("does not offer TLS"), "{error}");
+}
+
+/// A way to `port` on which everything that the server and its clients say is written down.
+async fn listening(port: u16, seen: Arc<Mutex<Vec<u8>>>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let ((a, b), (c, d)) = (near.into_split(), far.into_split());
+            for (mut from, mut to) in [(a, d), (c, b)] {
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 16 << 10];
+                    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                        seen.lock().unwrap().extend_from_slice(&buffer[..n]);
+                        if to.write_all(&buffer[..n]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    at
+}
+
+/// A token is read at each login, goes out under TLS alone, and is in no words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_entra_logs_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = Certificates::create(dir.path(), "client").unwrap();
+    for (encryption, wanted) in [(Encryption::Required, Wanted::Standard), (Encryption::Strict, Wanted::Strict)] {
+        let certificate = Some(Certificate { chain: certs.server_cert.clone(), key: certs.server_key.clone() });
+        let sim = Sim::start(Options { encryption, certificate, ..Options::default() }).unwrap();
+        let sql = "CREATE TABLE t (id int NOT NULL PRIMARY KEY); CREATE LOGIN app WITH PASSWORD = 'not-used-1!'; \
+                   CREATE USER app FOR LOGIN app; GRANT SELECT ON dbo.t TO app; GRANT VIEW DATABASE STATE TO app";
+        sim.execute("vendor", sql).unwrap();
+        // Longer than one packet, as tokens are.
+        let (first, second) = (format!("first.{}", "a".repeat(3000)), format!("second.{}", "b".repeat(3000)));
+        let file = dir.path().join("token");
+        let config = |mode| SqlServerConfig {
+            token: Some(Token::new({
+                let file = file.clone();
+                move || std::fs::read_to_string(&file).map(Password::new).map_err(|e| e.to_string())
+            })),
+            tls: TlsConfig { ca_file: Some(certs.ca.clone()), ..TlsConfig::new(mode) },
+            encryption: wanted,
+            ..SqlServerConfig::new("localhost", sim.port(), "vendor", "app")
+        };
+        let log_in = async || SqlServer::new(config(TlsMode::VerifyFull)).snapshot_chunk(&request("t"), None, 5).await;
+        let _ = std::fs::remove_file(&file);
+        let error = log_in().await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::SettingWrong, "{error}");
+        std::fs::write(&file, &first).unwrap();
+        // A server that knows nothing of Entra does not speak of FEDAUTHREQUIRED, and LOGIN7 repeats that.
+        let error = log_in().await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::AuthRefused, "{error}");
+        sim.issue_token(&first, "app", Duration::from_secs(3600));
+        assert_eq!(log_in().await.unwrap().rows.len(), 0);
+        // It expires; a new one is taken up by the next login.
+        sim.issue_token(&second, "app", Duration::ZERO);
+        std::fs::write(&file, &second).unwrap();
+        let error = log_in().await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::AuthRefused, "{error}");
+        assert!(error.to_string().contains("expired") && error.hint.is_some(), "{error}");
+        let words = format!("{error} {error:?} {:?}", config(TlsMode::VerifyFull));
+        assert!(!words.contains(&second) && !words.contains("bbbb"), "{words}");
+        std::fs::write(&file, &first).unwrap();
+        log_in().await.unwrap();
+        for bad in [
+            config(TlsMode::Disable),
+            SqlServerConfig { encryption: Wanted::LoginOnly, ..config(TlsMode::VerifyFull) },
+            SqlServerConfig { password: Some(Password::new("both")), ..config(TlsMode::VerifyFull) },
+        ] {
+            let error = SqlServer::new(bad).discover(&[]).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::SettingWrong, "{error}");
+        }
+    }
+}
+
+/// Read-only intent, from the listener to the secondary: pages, the tail and the findings come from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn read_only_intent_leads_to_the_secondary() {
+    let options = Options { snapshot_isolation: true, heartbeat: Duration::from_millis(200), ..Options::default() };
+    let lab = Lab::with(options);
+    lab.sql("EXEC sys.sp_cdc_enable_db");
+    lab.sql("CREATE TABLE a (id int NOT NULL PRIMARY KEY, t nvarchar(20))");
+    lab.capture("a");
+    lab.sql("INSERT a VALUES (1, N'before')");
+    let secondary = lab.sim.secondary().unwrap();
+    // The primary's listener sends who only reads on; the replica may also be named itself.
+    for port in [lab.sim.port(), secondary] {
+        let connector = SqlServer::new(SqlServerConfig { port, read_only: true, ..lab.config() });
+        let all = connector.preflight(&[request("a")]).await.unwrap();
+        let replica = finding(&all, "source.replica");
+        assert_eq!(replica.severity, Severity::Ok, "{replica:?}");
+        assert!(all.iter().all(|f| f.severity < Severity::Error), "{all:?}");
+        assert_eq!(connector.snapshot_chunk(&request("a"), None, 5).await.unwrap().rows.len(), 1);
+        // "Up to date" is claimed by what the log reader captured later, its idle row at the latest.
+        let mut reader = Reader::open(&connector, &["a"], None).await;
+        reader.settle(&lab).await;
+        lab.sql(&format!("INSERT a VALUES ({port}, N'x'); UPDATE a SET t = N'y' WHERE id = {port}"));
+        let lines: Vec<String> = reader.changes(&lab).await.iter().map(line).collect();
+        assert_eq!(lines, [format!("insert {port} x"), format!("update {port} y")]);
+        lab.sql(&format!("DELETE a WHERE id = {port}"));
+        reader.settle(&lab).await;
+    }
+    // Without the intent the replica does not let us in, and says why.
+    let error = SqlServer::new(SqlServerConfig { port: secondary, ..lab.config() }).discover(&[]).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::SettingWrong, "{error}");
+    assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("read-only")), "{error:?}");
+    // With it and no routing list, the primary answers.
+    let alone = Lab::new();
+    let connector = SqlServer::new(SqlServerConfig { read_only: true, ..alone.config() });
+    let all = connector.preflight(&[]).await.unwrap();
+    assert_eq!(finding(&all, "source.replica").severity, Severity::Warning);
 }

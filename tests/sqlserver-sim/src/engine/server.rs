@@ -22,12 +22,21 @@ pub struct Login {
     pub permissions: Vec<String>,
 }
 
+/// A token of Microsoft Entra ID that the server takes.
+struct Token {
+    text: String,
+    login: String,
+    until: std::time::Instant,
+}
+
 /// A connection, as the server sees it.
 pub struct Entry {
     /// Login.
     pub login: String,
     /// Program name of LOGIN7.
     pub program: String,
+    /// Everything is encrypted.
+    pub encrypted: bool,
     /// Ends it.
     pub kill: Box<dyn Fn() + Send>,
 }
@@ -54,6 +63,9 @@ pub struct Server {
     dir: tempfile::TempDir,
     databases: Mutex<Vec<Arc<Database>>>,
     logins: Mutex<Vec<Login>>,
+    tokens: Mutex<Vec<Token>>,
+    /// Where the server listens as a secondary replica.
+    secondary: std::sync::OnceLock<u16>,
     entries: Mutex<BTreeMap<i64, Entry>>,
     next_session: AtomicI64,
     next_database: AtomicI64,
@@ -76,6 +88,8 @@ impl Server {
             dir,
             databases: Mutex::default(),
             logins: Mutex::new(vec![sa]),
+            tokens: Mutex::default(),
+            secondary: std::sync::OnceLock::new(),
             entries: Mutex::default(),
             next_session: AtomicI64::new(51),
             next_database: AtomicI64::new(1),
@@ -146,6 +160,40 @@ impl Server {
         let found =
             locked(&self.logins).iter().find(|l| l.name.eq_ignore_ascii_case(name) && l.password == password).cloned();
         found.ok_or_else(|| SqlError::new(18_456, 14, 1, format!("Login failed for user '{name}'.")))
+    }
+
+    /// Makes the server take a token for a login, for so long.
+    pub fn issue_token(&self, text: &str, login: &str, valid: std::time::Duration) {
+        let until = std::time::Instant::now() + valid;
+        locked(&self.tokens).push(Token { text: text.into(), login: login.into(), until });
+    }
+
+    /// Whether a token was ever issued: a server without Entra does not speak of FEDAUTHREQUIRED.
+    pub fn takes_tokens(&self) -> bool {
+        !locked(&self.tokens).is_empty()
+    }
+
+    /// The login of a token; 18456 otherwise.
+    pub fn recognise(&self, text: &str) -> Result<Login> {
+        let refused = |more: &str| {
+            SqlError::new(18_456, 14, 1, format!("Login failed for user '<token-identified principal>'.{more}"))
+        };
+        let tokens = locked(&self.tokens);
+        let token = tokens.iter().find(|token| token.text == text).ok_or_else(|| refused(""))?;
+        if token.until < std::time::Instant::now() {
+            return Err(refused(" Token is expired."));
+        }
+        self.login(&token.login).ok_or_else(|| refused(""))
+    }
+
+    /// Notes where the server listens as a secondary.
+    pub fn set_secondary(&self, port: u16) {
+        let _ = self.secondary.set(port);
+    }
+
+    /// Where it does.
+    pub fn secondary_port(&self) -> Option<u16> {
+        self.secondary.get().copied()
     }
 
     /// A login by name.
@@ -228,6 +276,11 @@ impl Server {
     /// (session id, login, program) of all connections.
     pub fn session_list(&self) -> Vec<(i64, String, String)> {
         locked(&self.entries).iter().map(|(id, e)| (*id, e.login.clone(), e.program.clone())).collect()
+    }
+
+    /// (login, whether everything is encrypted) of all connections.
+    pub fn encryption_list(&self) -> Vec<(String, bool)> {
+        locked(&self.entries).values().map(|e| (e.login.clone(), e.encrypted)).collect()
     }
 
     /// Notes the text of a batch, and gives the error a test has planned for it.

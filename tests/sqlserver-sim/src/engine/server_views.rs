@@ -190,10 +190,9 @@ fn recovery_status(session: &Session) -> Result<View> {
 
 /// "sys.dm_cdc_log_scan_sessions": one row for each scan of this database, the newest 32.
 fn scan_sessions(session: &Session) -> Result<View> {
-    let rows: Vec<_> = session
-        .server
-        .agent
-        .scans(session.db.id)
+    // "Change data capture and Always On": the log reader works on the primary, and so do its views.
+    let scans = if session.secondary { Vec::new() } else { session.server.agent.scans(session.db.id) };
+    let rows: Vec<_> = scans
         .iter()
         .map(|s| {
             let zero = lsn_text(&[0; 10]);

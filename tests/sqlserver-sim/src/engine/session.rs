@@ -74,6 +74,10 @@ pub struct Session {
     pub user: String,
     /// sysadmin.
     pub admin: bool,
+    /// It is a session of a secondary replica.
+    pub secondary: bool,
+    /// Everything of it is encrypted on the way.
+    pub encrypted: bool,
     /// Program name of the client.
     pub program: String,
     /// Host name of the client.
@@ -131,6 +135,8 @@ impl Session {
             login: login.name.clone(),
             user,
             admin: login.admin,
+            secondary: false,
+            encrypted: false,
             program: String::new(),
             host: String::new(),
             variables: Vec::new(),

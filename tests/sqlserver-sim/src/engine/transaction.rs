@@ -120,6 +120,10 @@ impl Session {
     }
 
     fn begin_write(&mut self) -> Result<()> {
+        if self.secondary && self.db.id > 4 {
+            let text = format!("Failed to update database \"{}\" because the database is read-only.", self.db.name);
+            return Err(SqlError::new(3906, 16, 1, text));
+        }
         let id = self.id;
         let timeout = self.lock_timeout.unwrap_or(PATIENCE);
         let Some(t) = &mut self.transaction else { return Ok(()) };

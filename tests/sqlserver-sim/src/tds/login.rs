@@ -28,20 +28,30 @@ pub enum Plan {
     Refuse,
 }
 
-/// The ENCRYPTION option of a PRELOGIN message.
-pub fn client_encryption(body: &[u8]) -> u8 {
-    let mut at = 0;
-    while let Some(option) = body.get(at..at + 5) {
-        if option[0] == 0xFF {
-            break;
-        }
-        if option[0] == 1 {
-            let offset = usize::from(u16::from_be_bytes([option[1], option[2]]));
-            return body.get(offset).copied().unwrap_or(encrypt::NOT_SUP);
-        }
-        at += 5;
-    }
-    encrypt::NOT_SUP
+/// What a PRELOGIN message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// ENCRYPTION.
+    pub encryption: u8,
+    /// FEDAUTHREQUIRED: a token is going to be used.
+    pub federated: bool,
+}
+
+/// Reads a PRELOGIN message; `None` if it does not begin with VERSION, which "is a required token, and it MUST be the first
+/// token sent in PRELOGIN".
+pub fn wish(body: &[u8]) -> Option<Wish> {
+    (body.first() == Some(&0)).then(|| Wish {
+        encryption: option(body, 1).unwrap_or(encrypt::NOT_SUP),
+        federated: option(body, 6) == Some(1),
+    })
+}
+
+/// The first byte of an option of a PRELOGIN message.
+fn option(body: &[u8], wanted: u8) -> Option<u8> {
+    body.chunks_exact(5).take_while(|option| option[0] != 0xFF).find(|option| option[0] == wanted).and_then(|option| {
+        let offset = usize::from(u16::from_be_bytes([option[1], option[2]]));
+        body.get(offset).copied()
+    })
 }
 
 /// The table of "2.2.6.5 PRELOGIN", encryption negotiation: (answer, what follows).
@@ -61,8 +71,9 @@ pub fn negotiate(server: Encryption, client: u8) -> (u8, Plan) {
     }
 }
 
-/// The answer to PRELOGIN: version, encryption, instance, thread, MARS off.
-pub fn prelogin(encryption: u8, version: &str) -> Vec<u8> {
+/// The answer to PRELOGIN: version, encryption, instance, thread, MARS off; FEDAUTHREQUIRED where a server that takes tokens
+/// was asked about them.
+pub fn prelogin(encryption: u8, version: &str, federated: bool) -> Vec<u8> {
     let mut parts = version.split('.').map(|p| p.parse::<u16>().unwrap_or(0));
     let (major, minor, build) = (parts.next().unwrap_or(16), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     let mut data: Vec<(u8, Vec<u8>)> = Vec::new();
@@ -74,6 +85,9 @@ pub fn prelogin(encryption: u8, version: &str) -> Vec<u8> {
     data.push((2, vec![0]));
     data.push((3, Vec::new()));
     data.push((4, vec![0]));
+    if federated {
+        data.push((6, vec![1]));
+    }
     let mut offset = data.len() * 5 + 1;
     let mut out = Vec::new();
     for (option, bytes) in &data {
@@ -106,8 +120,34 @@ pub struct Login7 {
     pub database: String,
     /// Windows authentication is asked for.
     pub integrated: bool,
+    /// TypeFlags, fReadOnlyIntent: "ApplicationIntent=ReadOnly".
+    pub read_only: bool,
     /// Feature extensions asked for.
     pub features: Vec<u8>,
+    /// The feature extension FEDAUTH with a security token.
+    pub federated: Option<Federated>,
+}
+
+/// "2.2.6.4 LOGIN7", FEDAUTH with `bFedAuthLibrary` = SECURITYTOKEN.
+#[derive(Default, Clone)]
+pub struct Federated {
+    /// `fFedAuthEcho`: what the server's PRELOGIN said about FEDAUTHREQUIRED.
+    pub echo: bool,
+    /// The token.
+    pub token: String,
+}
+
+impl std::fmt::Debug for Federated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Federated").field("echo", &self.echo).finish_non_exhaustive()
+    }
+}
+
+/// The data of FEDAUTH: options, length of the token, the token in UTF-16; a nonce is not asked for here.
+fn federated(data: &[u8]) -> Option<Federated> {
+    let [options, a, b, c, d, token @ ..] = data else { return None };
+    let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+    (options >> 1 == 1 && token.len() == length).then(|| Federated { echo: options & 1 == 1, token: utf16(token) })
 }
 
 /// Reads LOGIN7; `None` if it is cut off.
@@ -122,6 +162,7 @@ pub fn parse(b: &[u8]) -> Option<Login7> {
     // Each byte has its halves swapped and is xored with 0xA5.
     let password: Vec<u8> = raw(44)?.iter().map(|x| (x ^ 0xA5).rotate_left(4)).collect();
     let mut features = Vec::new();
+    let mut by_token = None;
     let flags3 = *b.get(27)?;
     if flags3 & 0x10 != 0 {
         // The extension field holds the offset of the offset of the list.
@@ -131,7 +172,11 @@ pub fn parse(b: &[u8]) -> Option<Login7> {
                 break;
             }
             features.push(*id);
-            at += 5 + u32_at(at + 1)? as usize;
+            let length = u32_at(at + 1)? as usize;
+            if *id == 2 {
+                by_token = Some(federated(b.get(at + 5..at + 5 + length)?)?);
+            }
+            at += 5 + length;
         }
     }
     Some(Login7 {
@@ -143,7 +188,9 @@ pub fn parse(b: &[u8]) -> Option<Login7> {
         program: text(48)?,
         database: text(68)?,
         integrated: *b.get(25)? & 0x80 != 0,
+        read_only: *b.get(26)? & 0x20 != 0,
         features,
+        federated: by_token,
     })
 }
 
@@ -164,6 +211,19 @@ pub fn acknowledge(client: u32, version: &str, strict: bool) -> Vec<u8> {
     out
 }
 
+/// ENVCHANGE type 20, "Sends routing information to client": protocol TCP, port, name; no old value.
+pub fn routing(host: &str, port: u16) -> Vec<u8> {
+    let name: Vec<u8> = host.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut out = vec![20];
+    out.extend(((5 + name.len()) as u16).to_le_bytes());
+    out.push(0);
+    out.extend(port.to_le_bytes());
+    out.extend(((name.len() / 2) as u16).to_le_bytes());
+    out.extend(name);
+    out.extend([0, 0]);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,8 +240,10 @@ mod tests {
 
     #[test]
     fn the_answer_can_be_read_like_a_question() {
-        assert_eq!(client_encryption(&prelogin(encrypt::REQ, "16.0.1")), encrypt::REQ);
-        assert_eq!(client_encryption(&[0xFF]), encrypt::NOT_SUP);
+        let answer = |federated| wish(&prelogin(encrypt::REQ, "16.0.1", federated));
+        assert_eq!(answer(false), Some(Wish { encryption: encrypt::REQ, federated: false }));
+        assert_eq!(answer(true), Some(Wish { encryption: encrypt::REQ, federated: true }));
+        assert_eq!(wish(&[0xFF]), None);
         assert!(parse(&[0; 40]).is_none());
     }
 }

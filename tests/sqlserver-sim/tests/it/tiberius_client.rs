@@ -36,6 +36,45 @@ async fn shown(c: &mut Connection, sql: &str) -> Vec<String> {
     rows.iter().map(|r| r.cells().map(|(_, d)| format!("{d:?}")).collect::<Vec<_>>().join(" ")).collect()
 }
 
+/// A secondary replica is read, and only with the intent; the primary sends those who have it there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secondary_is_only_read() {
+    let sim = sim();
+    run(&sim, "CREATE TABLE t (id int NOT NULL PRIMARY KEY); INSERT t VALUES (1)");
+    let secondary = sim.secondary().unwrap();
+    let at = async |port: u16, read_only: bool| {
+        let mut config = Config::new();
+        config.database("vendor");
+        config.authentication(AuthMethod::sql_server("sa", "Passw0rd!"));
+        config.encryption(EncryptionLevel::NotSupported);
+        config.readonly(read_only);
+        let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+        Client::connect(config, tcp.compat_write()).await
+    };
+    assert_eq!(code(&at(secondary, false).await.err().unwrap()), 978);
+    match at(sim.port(), true).await.err().unwrap() {
+        tiberius::error::Error::Routing { host, port } => assert_eq!((&*host, port), ("127.0.0.1", secondary)),
+        other => panic!("not led on: {other}"),
+    }
+    at(sim.port(), false).await.unwrap();
+    let mut c = at(secondary, true).await.unwrap();
+    assert_eq!(shown(&mut c, "SELECT id FROM t").await.len(), 1);
+    for sql in [
+        "INSERT t VALUES (2)",
+        "CREATE TABLE u (id int)",
+        "EXEC sys.sp_cdc_enable_db",
+        "ALTER TABLE t ADD x int NULL",
+        "UPDATE t SET id = 5",
+    ] {
+        let result = async { c.simple_query(sql).await?.into_results().await };
+        let error = result.await.err().unwrap_or_else(|| panic!("{sql}"));
+        assert_eq!(code(&error), 3906, "{sql}");
+    }
+    let sql = "SELECT CAST(DATABASEPROPERTYEX(N'vendor', 'Updateability') AS nvarchar(20)), \
+               (SELECT COUNT(*) FROM sys.dm_cdc_log_scan_sessions)";
+    assert_eq!(shown(&mut c, sql).await, ["String(Some(\"READ_ONLY\")) I32(Some(0))"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn logins() {
     let sim = sim();

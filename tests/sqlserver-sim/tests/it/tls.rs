@@ -31,9 +31,9 @@ fn connector(certs: &Certificates, strict: bool) -> tokio_rustls::TlsConnector {
     tokio_rustls::TlsConnector::from(Arc::new(config))
 }
 
-/// A PRELOGIN message with one option, ENCRYPTION.
+/// A PRELOGIN message with VERSION, which must come first, and ENCRYPTION.
 fn prelogin(encryption: u8) -> Vec<u8> {
-    let body = [1, 0, 6, 0, 1, 0xFF, encryption];
+    let body = [0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 0xFF, 0, 0, 0, 0, 0, 0, encryption];
     let mut out = vec![0x12, 1, 0, (8 + body.len()) as u8, 0, 0, 1, 0];
     out.extend(body);
     out

@@ -251,7 +251,7 @@ impl Binder<'_> {
         let list = [
             ("collation", text(self.session.db.collation.name())),
             ("status", text("ONLINE")),
-            ("updateability", text("READ_WRITE")),
+            ("updateability", text(if self.session.secondary { "READ_ONLY" } else { "READ_WRITE" })),
             ("recovery", text("FULL")),
         ];
         let rows: Vec<String> = list.iter().map(|(k, v)| format!("('{k}', {})", literal(v))).collect();
