@@ -182,19 +182,20 @@ async fn log_reader(connection: &mut Connection, out: &mut Vec<Finding>) -> Resu
         });
     }
     let errors = "SELECT TOP (1) error_number, entry_time, GETDATE() FROM sys.dm_cdc_errors ORDER BY entry_time DESC";
-    if let Ok(rows) = ask(connection, errors).await?
-        && let Some(row) = rows.first()
-    {
-        let time = |at| row.get_column_data(at).ok().and_then(unix_micros).unwrap_or(0);
-        let (ago, number) = ((time(2) - time(1)) / 1_000_000, row.int(0).unwrap_or(0));
-        if ago < 3600 {
-            out.push(Finding::warning(
+    if let Ok(rows) = ask(connection, errors).await? {
+        let last = rows.first().map(|row| {
+            let time = |at| row.get_column_data(at).ok().and_then(unix_micros).unwrap_or(0);
+            ((time(2) - time(1)) / 1_000_000, row.int(0).unwrap_or(0))
+        });
+        out.push(match last {
+            Some((ago, number)) if ago < 3600 => Finding::warning(
                 "source.log_reader_errors",
                 format!("the log reader failed with error {number} {ago} s ago"),
                 "no errors in sys.dm_cdc_errors",
                 Some("SELECT * FROM sys.dm_cdc_errors ORDER BY entry_time DESC".into()),
-            ));
-        }
+            ),
+            _ => Finding::ok("source.log_reader_errors", "the log reader noted no error within an hour"),
+        });
     }
     Ok(())
 }

@@ -191,6 +191,12 @@ impl Sim {
         Ok(())
     }
 
+    /// Makes the scans in `sys.dm_cdc_log_scan_sessions` so much older, as if the job had stood still since.
+    pub fn age_scans(&self, database: &str, by: Duration) -> Result<()> {
+        self.server.agent.age_scans(self.database(database)?.id, by);
+        Ok(())
+    }
+
     /// Makes every log scan fail with an error, which `sys.dm_cdc_errors` then shows; `None` heals it.
     pub fn break_log_scan(&self, database: &str, error: Option<(i32, &str)>) -> Result<()> {
         let id = self.database(database)?.id;

@@ -331,3 +331,53 @@ async fn read_only_intent_leads_to_the_secondary() {
     let all = connector.preflight(&[]).await.unwrap();
     assert_eq!(finding(&all, "source.replica").severity, Severity::Warning);
 }
+
+/// A log reader in trouble, and changes that are not kept: each has its own finding, with the statement that mends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_reader_in_trouble_has_its_findings() {
+    let lab = Lab::new();
+    lab.sql("CREATE TABLE a (id int NOT NULL PRIMARY KEY)");
+    lab.capture("a");
+    let connector = lab.connector();
+    let look = async || connector.preflight(&[request("a")]).await.unwrap();
+    assert!(look().await.iter().all(|f| f.severity == Severity::Ok), "{:?}", look().await);
+    // Scan errors.
+    lab.sim.break_log_scan("vendor", Some((9002, "The transaction log for database 'vendor' is full."))).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while finding(&look().await, "source.log_reader_errors").severity == Severity::Ok {
+        assert!(std::time::Instant::now() < deadline, "the error is not told: {:?}", look().await);
+    }
+    let all = look().await;
+    let errors = finding(&all, "source.log_reader_errors");
+    assert!(errors.observed.contains("9002"), "{errors:?}");
+    lab.sim.break_log_scan("vendor", None).unwrap();
+    // Too short a retention.
+    lab.sql("EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 60");
+    let all = look().await;
+    let retention = finding(&all, "source.retention");
+    assert_eq!(retention.severity, Severity::Warning, "{retention:?}");
+    lab.sql(retention.fix.as_ref().unwrap());
+    assert_eq!(finding(&look().await, "source.retention").severity, Severity::Ok);
+    // Jobs that are not there, one after the other.
+    lab.sql("EXEC sys.sp_cdc_drop_job @job_type = N'cleanup'");
+    let all = look().await;
+    let cleanup = finding(&all, "source.retention");
+    assert_eq!(cleanup.severity, Severity::Warning, "{cleanup:?}");
+    lab.sql(cleanup.fix.as_ref().unwrap());
+    lab.sql("EXEC sys.sp_cdc_drop_job @job_type = N'capture'");
+    let all = look().await;
+    let capture = finding(&all, "source.capture_job");
+    assert_eq!(capture.severity, Severity::Error, "{capture:?}");
+    lab.sql(capture.fix.as_ref().unwrap());
+    assert!(look().await.iter().all(|f| f.id == "source.log_reader_errors" || f.severity == Severity::Ok));
+    // A job that is there and does not run is seen by the age of its last scan.
+    lab.sim.stop_capture("vendor").unwrap();
+    lab.sim.age_scans("vendor", Duration::from_secs(600)).unwrap();
+    let all = look().await;
+    let stopped = finding(&all, "source.log_reader");
+    assert_eq!(stopped.severity, Severity::Error, "{stopped:?}");
+    lab.sql(stopped.fix.as_ref().unwrap());
+    lab.sql("INSERT a VALUES (1)");
+    lab.captured();
+    assert_eq!(finding(&look().await, "source.log_reader").severity, Severity::Ok);
+}

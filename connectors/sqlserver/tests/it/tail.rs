@@ -276,3 +276,26 @@ async fn a_large_transaction_comes_in_parts_with_one_commit() {
     let changes = all.iter().filter(|m| matches!(m, SourceMessage::Change(_))).count();
     assert_eq!((commits, changes), (1, 6000));
 }
+
+/// The clean-up empties an idle database: no maximum LSN, no rows to compare with. That is nothing new, not another log.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_mapping_is_an_idle_database() {
+    let lab = shop();
+    let connector = lab.connector();
+    let mut reader = Reader::open(&connector, &["a", "b"], None).await;
+    lab.sql("INSERT a VALUES (1, N'x')");
+    assert_eq!(reader.changes(&lab).await.len(), 1);
+    let at = reader.at.clone();
+    lab.sim.run_cleanup("vendor", Duration::ZERO).unwrap();
+    lab.sql("DELETE cdc.lsn_time_mapping");
+    assert_eq!(lab.sql("SELECT sys.fn_cdc_get_max_lsn()")[0][0], None);
+    // The open stream, and a new one.
+    assert!(reader.changes(&lab).await.is_empty());
+    let mut again = Reader::open(&connector, &["a", "b"], Some(&at)).await;
+    assert!(again.changes(&lab).await.is_empty());
+    lab.sql("INSERT b VALUES (2, N'y')");
+    for reader in [&mut reader, &mut again] {
+        let lines: Vec<String> = reader.changes(&lab).await.iter().map(line).collect();
+        assert_eq!(lines, ["insert 2 y"]);
+    }
+}
