@@ -44,7 +44,7 @@
 use super::assembly::{Item, Purpose};
 use super::engine::Engine;
 use super::page::{Bound, PageRow};
-use super::table::{Life, OpenChunk, SnapshotRun, Sweep};
+use super::table::{Life, OpenChunk, SnapshotRun, Sweep, Table};
 use super::tail::{Mapped, Message};
 use crate::loader::queue::{LeftOut, Op, Origin, Pending};
 use crate::loader::{Ledger as _, Why};
@@ -362,7 +362,12 @@ impl Engine {
 
     /// The pass that the table of a rule is in, or was last.
     pub(super) fn generation_of(&self, rule: &Rule) -> u32 {
-        self.table_of.get(&rule.table).map_or(0, |&index| self.tables[index].generation)
+        self.table_of_rule(rule).map_or(0, |table| table.generation)
+    }
+
+    fn table_of_rule(&self, rule: &Rule) -> Option<&Table> {
+        let index = *self.rule_table.get(usize::from(rule.id.0))?;
+        self.tables.get(index?)
     }
 
     /// Queues a change of a record.

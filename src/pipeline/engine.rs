@@ -119,6 +119,8 @@ pub(super) struct Engine {
     pub metrics: Arc<crate::metrics::Metrics>,
     pub rules: Vec<Arc<Rule>>,
     pub rule_entity: Vec<EntityId>,
+    /// The table of each rule's own rows.
+    pub rule_table: Vec<Option<usize>>,
     pub tables: Vec<Table>,
     pub table_of: HashMap<TableId, usize>,
     pub loader: Loader<LedgerView>,
@@ -193,6 +195,9 @@ impl Engine {
         let requests = tables.iter().map(|table| table.request.clone()).collect();
         let saved = &steps.saved;
         let entities = rules.iter().map(|rule| loader.entity(&rule.entity).unwrap_or(0)).collect::<Vec<_>>();
+        let table_of: HashMap<TableId, usize> =
+            tables.iter().enumerate().map(|(n, t)| (t.request.table.clone(), n)).collect();
+        let rule_table = rules.iter().map(|rule| table_of.get(&rule.table).copied()).collect();
         let counts = Counts {
             changes: vec![[0; 4]; tables.len()],
             snapshot_rows: vec![0; tables.len()],
@@ -208,8 +213,9 @@ impl Engine {
             outlet: parts.outlet.clone(),
             metrics: parts.outlet.metrics.clone(),
             rule_entity: entities,
+            rule_table,
             rules,
-            table_of: tables.iter().enumerate().map(|(n, t)| (t.request.table.clone(), n)).collect(),
+            table_of,
             tables,
             loader,
             tickets: Tickets::new(saved.position.clone()),

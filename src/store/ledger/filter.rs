@@ -23,35 +23,41 @@ impl Layer {
         Self { words: vec![0; blocks * BLOCK_WORDS], room: keys }
     }
 
-    /// The key's block and its bits in there.
-    fn place(&self, hash: u64) -> (usize, [u64; BLOCK_WORDS]) {
+    /// The key's block. The upper half of its hash chooses it, the lower half the bits.
+    fn block(&self, hash: u64) -> usize {
         let blocks = (self.words.len() / BLOCK_WORDS) as u64;
-        // The upper half chooses the block, the lower half the bits.
-        let block = (((hash >> 32) * blocks) >> 32) as usize * BLOCK_WORDS;
-        let mut mask = [0; BLOCK_WORDS];
-        let mut bits = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for _ in 0..HASHES {
-            let bit = bits >> 55;
-            if let Some(word) = mask.get_mut((bit / 64) as usize) {
-                *word |= 1 << (bit % 64);
-            }
-            bits = bits.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
-        }
-        (block, mask)
+        (((hash >> 32) * blocks) >> 32) as usize * BLOCK_WORDS
     }
 
-    fn contains(&self, hash: u64) -> bool {
-        let (block, mask) = self.place(hash);
-        self.words.get(block..block + BLOCK_WORDS).is_none_or(|words| words.iter().zip(mask).all(|(w, m)| w & m == m))
+    fn contains(&self, hash: u64, mask: &Mask) -> bool {
+        let block = self.block(hash);
+        let words = self.words.get(block..block + BLOCK_WORDS);
+        words.is_none_or(|words| words.iter().zip(mask).fold(0, |lacking, (w, m)| lacking | (!w & m)) == 0)
     }
 
     fn insert(&mut self, hash: u64) {
-        let (block, mask) = self.place(hash);
-        for (word, mask) in self.words.iter_mut().skip(block).zip(mask) {
+        let block = self.block(hash);
+        for (word, mask) in self.words.iter_mut().skip(block).zip(mask(hash)) {
             *word |= mask;
         }
         self.room -= 1;
     }
+}
+
+/// A key's bits in its block.
+type Mask = [u64; BLOCK_WORDS];
+
+fn mask(hash: u64) -> Mask {
+    let mut mask = [0; BLOCK_WORDS];
+    let mut bits = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..HASHES {
+        let bit = bits >> 55;
+        if let Some(word) = mask.get_mut((bit / 64) as usize) {
+            *word |= 1 << (bit % 64);
+        }
+        bits = bits.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+    }
+    mask
 }
 
 /// See the module's documentation.
@@ -68,7 +74,9 @@ impl Filter {
 
     /// `false` is certain.
     pub(super) fn may_contain(&self, hash: u64) -> bool {
-        self.is_full || self.layers.iter().any(|layer| layer.contains(hash))
+        let mask = mask(hash);
+        // The newest layer is the largest one: most keys are there.
+        self.is_full || self.layers.iter().rev().any(|layer| layer.contains(hash, &mask))
     }
 
     pub(super) fn insert(&mut self, hash: u64) {

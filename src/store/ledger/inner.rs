@@ -97,19 +97,14 @@ impl Front {
         self.active.get(space, key, hash).or_else(|| self.frozen.as_ref()?.get(space, key, hash))
     }
 
+    /// Notes an answer to "does it exist". Whatever exists is in the filter already.
     pub(super) fn note_seen(&mut self, hash: u64, exists: bool) {
-        if exists && !self.filter.may_contain(hash) {
-            self.filter.insert(hash);
-        }
         if let Some(slot) = self.seen.get_mut(hash as usize % SEEN) {
             *slot = hash & !1 | u64::from(exists);
         }
     }
 
     pub(super) fn was_seen(&self, hash: u64) -> Option<bool> {
-        if !self.filter.may_contain(hash) {
-            return Some(false);
-        }
         let slot = self.seen.get(hash as usize % SEEN)?;
         (slot & !1 == hash & !1).then_some(slot & 1 == 1)
     }
@@ -274,6 +269,10 @@ impl Inner {
     pub(super) fn get(&self, front: &mut Front, rule: LedgerRule, external_id: &str) -> Result<Option<Entry>> {
         let (space, key) = (ids(rule), external_id.as_bytes());
         let hash = hash(space, key);
+        // What was ever put is in the filter, whether it waits in a log or is in the pages.
+        if !front.filter.may_contain(hash) {
+            return Ok(None);
+        }
         let mut touched = None;
         match front.waiting(space, key, hash) {
             Some(Change::Put(bytes)) => return Ok(Some(value::decode(bytes).ok_or_else(|| self.damaged())?)),
@@ -289,7 +288,8 @@ impl Inner {
         Ok(Some(Entry { generation: touched.unwrap_or(entry.generation), ..entry }))
     }
 
-    pub(super) fn exists(&self, front: &mut Front, space: Space, key: &[u8], hash: u64) -> Result<bool> {
+    /// Whether an entry that may be there is.
+    fn exists(&self, front: &mut Front, space: Space, key: &[u8], hash: u64) -> Result<bool> {
         match front.waiting(space, key, hash) {
             Some(Change::Put(_)) => return Ok(true),
             Some(Change::Remove) => return Ok(false),
@@ -308,7 +308,13 @@ impl Inner {
         let mut bytes = std::mem::take(&mut front.scratch);
         value::encode(entry, &mut bytes);
         // Only for the count, which the pages put right: no reason to refuse an entry.
-        let existed = self.exists(front, space, key, hash_).unwrap_or(true);
+        let existed = match front.filter.may_contain(hash_) {
+            true => self.exists(front, space, key, hash_).unwrap_or(true),
+            false => {
+                front.filter.insert(hash_);
+                false
+            }
+        };
         let effect = if existed { Effect::Same } else { Effect::OneMore };
         front.active.push(space, key, hash_, Change::Put(&bytes), effect);
         front.scratch = bytes;
