@@ -1,6 +1,6 @@
 //! Logging in, TLS, and what `check` finds.
 
-use super::lab::{BARRIER, Lab, PASSWORD, table};
+use super::lab::{BARRIER, Lab, PASSWORD, last_position, shown, table, words};
 use tidemark_contract::{Connector, ErrorKind, Finding, Severity};
 use tidemark_mysql::{Mysql, MysqlConfig, Password, TlsConfig, TlsMode};
 use tidemark_throwaway::{MysqlFlavour, MysqlOptions};
@@ -55,6 +55,36 @@ async fn every_plugin_lets_us_in(flavour: MysqlFlavour) {
     assert!(matches!(error.kind, ErrorKind::SettingWrong | ErrorKind::PermissionMissing), "{error}");
     let shown = format!("{config:?} {error:?}");
     assert!(!shown.contains(PASSWORD));
+}
+
+/// A path as the host: pages, the log and its head go through the server's socket, whatever the TLS mode and the port.
+async fn a_unix_socket_is_a_way_in(flavour: MysqlFlavour) {
+    let lab = Lab::new(flavour, &format!("{BARRIER}{GOODS} INSERT INTO goods VALUES (1, 'a');"));
+    let mut config = MysqlConfig::new(lab.cluster.socket().to_str().unwrap(), 1, "shop", "tidemark");
+    config.password = Some(Password::new(PASSWORD));
+    config.tls = TlsConfig::new(TlsMode::VerifyFull);
+    let goods = [table("goods")];
+    let connector = Mysql::new(config.clone());
+    let findings = connector.preflight(&goods).await.unwrap();
+    assert!(findings.iter().all(|f| f.severity == Severity::Ok), "{findings:#?}");
+    let page = connector.snapshot_chunk(&goods[0], None, 10).await.unwrap();
+    assert_eq!(page.rows.iter().map(shown).collect::<Vec<_>>(), ["1 a"]);
+    let mut stream = connector.open_stream(&goods, None).await.unwrap();
+    lab.sql("INSERT INTO goods VALUES (2, 'b')");
+    let told = lab.drain(&connector, &mut stream).await;
+    assert_eq!(words(&told), ["insert goods 2 b"]);
+    let from = last_position(&told);
+    stream.close().await.unwrap();
+    // It is the same server, whichever way: a position of the one is good for the other.
+    let other = lab.connector();
+    let mut stream = other.open_stream(&goods, Some(&from)).await.unwrap();
+    lab.sql("DELETE FROM goods WHERE id = 1");
+    assert_eq!(words(&lab.drain(&other, &mut stream).await), ["delete goods 1 a"]);
+    stream.close().await.unwrap();
+    config.host = "/nowhere/at/all".into();
+    let error = login(&config).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
 }
 
 fn find<'a>(findings: &'a [Finding], id: &str) -> &'a Finding {
@@ -113,6 +143,7 @@ async fn check_finds_what_is_wrong(flavour: MysqlFlavour) {
 
 on_both! {
     every_plugin_lets_us_in,
+    a_unix_socket_is_a_way_in,
     check_is_content,
     check_finds_what_is_wrong,
 }
