@@ -1,8 +1,11 @@
-//! How connectors log in to servers: the password, and TLS around the connection. The same settings mean the same for every
-//! vendor; what a protocol says about when TLS begins and how the password travels is the connector's own.
+//! How connectors log in to servers: the password, TLS around the connection, and the few sessions that are kept. The same
+//! settings mean the same for every vendor; what a protocol says about when TLS begins and how the password travels is the
+//! connector's own.
 
+mod pool;
 mod tls;
 
+pub use pool::{Lease, Pool, Session};
 pub use tls::{TlsConfig, TlsMode, advice};
 
 use std::fmt;

@@ -36,6 +36,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tidemark_contract::{Column, ErrorKind, Result, SourceError, TableId, TableRequest, TableSchema};
+use tidemark_login::Session as _;
 
 /// A place in the log of the server at hand: number of the file, offset.
 pub(crate) type Spot = (u64, u64);

@@ -63,6 +63,7 @@ use tidemark_contract::{
     Capabilities, ChangeStream, Connector, FetchedRows, Finding, Lag, Position, Result, RowKey, ScanCursor,
     SnapshotChunk, TableId, TableRequest, TableSchema,
 };
+use tidemark_login::Session as _;
 
 /// How to reach a server.
 #[derive(Clone, Debug)]
@@ -164,7 +165,7 @@ impl Mysql {
     pub fn new(config: MysqlConfig) -> Self {
         let config = Arc::new(config);
         Self {
-            pool: Pool::new(config.clone()),
+            pool: Pool::new(config.clone(), config.sql_connections),
             config,
             page_sizes: PageSizes::default(),
             shapes: snapshot::Shapes::default(),
@@ -297,7 +298,9 @@ impl Connector for Mysql {
 
     async fn release(&self) -> Result<Vec<String>> {
         // Nothing is made on the server.
-        self.pool.close().await;
+        for session in self.pool.drain() {
+            session.connection.quit().await;
+        }
         Ok(Vec::new())
     }
 }

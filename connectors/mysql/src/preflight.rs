@@ -10,6 +10,7 @@ use crate::{MysqlConfig, TlsMode, is_column, xa};
 use std::collections::HashMap;
 use std::time::Duration;
 use tidemark_contract::{ErrorKind, Finding, Result, Severity, SourceError, TableId, TableRequest};
+use tidemark_login::Session as _;
 
 /// Bytes of a table that a snapshot reads in a second, roughly and on the safe side.
 const SNAPSHOT_BYTES_PER_SECOND: u64 = 5 << 20;

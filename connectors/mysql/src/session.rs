@@ -1,13 +1,12 @@
 //! SQL sessions: a few connections kept open for reading, and what is known of the server behind them.
 
 use crate::MysqlConfig;
-use crate::error::{bug, undecodable};
+use crate::error::undecodable;
 use crate::position::{Flavor, GtidSet, Head, Server};
 use crate::sql::Sql;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_contract::Result;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An SQL connection and the server at its other end.
 pub(crate) struct Session {
@@ -20,8 +19,10 @@ pub(crate) struct Session {
 const SETTINGS: &str = "SET character_set_client = utf8mb4, character_set_connection = utf8mb4, \
      character_set_results = NULL, time_zone = '+00:00', sql_mode = '', autocommit = 1, group_concat_max_len = 1048576";
 
-impl Session {
-    pub(crate) async fn open(config: &MysqlConfig) -> Result<Self> {
+impl tidemark_login::Session for Session {
+    type Config = MysqlConfig;
+
+    async fn open(config: &MysqlConfig) -> Result<Self> {
         let mut connection = Sql::open(config).await?;
         let doing = "setting up a session";
         connection.run(doing, SETTINGS).await?;
@@ -31,14 +32,16 @@ impl Session {
     }
 
     /// Whether the connection is still good; looked at only if it has been idle `since` a while ago.
-    pub(crate) async fn still_answers(&mut self, since: Instant) -> bool {
+    async fn still_answers(&mut self, since: Instant) -> bool {
         if since.elapsed() < Duration::from_secs(1) {
             return true;
         }
         let probe = self.connection.run("probing an idle connection", "SELECT 1");
         matches!(tokio::time::timeout(Duration::from_secs(5), probe).await, Ok(Ok(())))
     }
+}
 
+impl Session {
     /// Where the log's head is now: every transaction that an earlier read of this session saw is at or before it. The
     /// file's offset is behind everything that was written to the log, and a transaction is in the log before anybody
     /// can see it; MySQL's own set of executed GTIDs may lag behind that by a moment.
@@ -100,56 +103,11 @@ fn version(text: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// A few SQL connections, opened when needed, kept while they are good.
-pub(crate) struct Pool {
-    config: Arc<MysqlConfig>,
-    idle: Mutex<Vec<(Session, Instant)>>,
-    permits: Semaphore,
-}
+/// The sessions of a connector.
+pub(crate) type Pool = tidemark_login::Pool<Session>;
 
-/// A session taken from the pool. It goes back only by [`Lease::give_back`]: one that failed or was abandoned in the
-/// middle of an answer is closed instead.
-pub(crate) struct Lease<'a> {
-    pub(crate) session: Session,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Pool {
-    pub(crate) fn new(config: Arc<MysqlConfig>) -> Self {
-        let permits = Semaphore::new(config.sql_connections.max(1));
-        Self { config, idle: Mutex::default(), permits }
-    }
-
-    /// A session that works: an idle one that still answers, or a new one.
-    pub(crate) async fn lease(&self) -> Result<Lease<'_>> {
-        let permit = self.permits.acquire().await.map_err(|_| bug("the connection pool is closed"))?;
-        loop {
-            let found = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some((mut session, since)) = found else { break };
-            if session.still_answers(since).await {
-                return Ok(Lease { session, pool: self, _permit: permit });
-            }
-        }
-        Ok(Lease { session: Session::open(&self.config).await?, pool: self, _permit: permit })
-    }
-
-    /// Closes idle connections.
-    pub(crate) async fn close(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for (session, _) in idle {
-            session.connection.quit().await;
-        }
-    }
-}
-
-impl Lease<'_> {
-    /// Puts the session back for others; it must be between two statements.
-    pub(crate) fn give_back(self) {
-        let Lease { session, pool, _permit } = self;
-        pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((session, Instant::now()));
-    }
-}
+/// A session taken from the pool.
+pub(crate) type Lease<'a> = tidemark_login::Lease<'a, Session>;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tidemark_contract::{Column, ErrorKind, Result, SourceError, TableId, TableRequest, TableSchema};
+use tidemark_login::Session as _;
 
 /// The tables of a stream, and its own SQL session for looking things up. (Not one of the pool: those may all be busy
 /// with long reads, and the stream must not wait for them.)

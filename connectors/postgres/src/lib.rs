@@ -51,6 +51,7 @@ use tidemark_contract::{
     SnapshotChunk, TableId, TableRequest, TableSchema,
 };
 use types::Types;
+use visible::Delivered;
 use wire::Connection;
 
 /// How to reach a database, and the names of what is created in it.
@@ -127,6 +128,8 @@ impl PostgresConfig {
 pub struct Postgres {
     config: Arc<PostgresConfig>,
     pool: Pool,
+    /// What reads by key have to see.
+    handed_over: Arc<Delivered>,
     page_sizes: PageSizes,
     /// The log of the open (or last) stream.
     log: Mutex<Option<Log>>,
@@ -149,7 +152,8 @@ impl Postgres {
     pub fn new(config: PostgresConfig) -> Self {
         let config = Arc::new(config);
         Self {
-            pool: Pool::new(config.clone()),
+            pool: Pool::new(config.clone(), config.sql_connections),
+            handed_over: Arc::default(),
             config,
             page_sizes: PageSizes::default(),
             log: Mutex::default(),
@@ -279,7 +283,7 @@ impl Connector for Postgres {
             log,
             history,
             from: place,
-            handed_over: self.pool.handed_over.clone(),
+            handed_over: self.handed_over.clone(),
         };
         Ok(Box::new(stream::Tail::start(opening).await?))
     }
@@ -295,14 +299,14 @@ impl Connector for Postgres {
         limit: usize,
     ) -> Result<SnapshotChunk> {
         let limit = self.page_sizes.limit(&table.table, limit);
-        let read = snapshot::page(&self.pool, &self.config, table, None, after, limit).await?;
+        let read = snapshot::page(&self.pool, &self.handed_over, &self.config, table, None, after, limit).await?;
         self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
         let barrier = self.barrier(&read);
         Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier })
     }
 
     async fn fetch_rows(&self, table: &TableRequest, keys: &[RowKey]) -> Result<FetchedRows> {
-        let (read, rows) = snapshot::rows_by_key(&self.pool, &self.config, table, keys).await?;
+        let (read, rows) = snapshot::rows_by_key(&self.pool, &self.handed_over, &self.config, table, keys).await?;
         let barrier = self.barrier(&read);
         Ok(FetchedRows { schema: read.shape.schema, rows, barrier })
     }
@@ -317,7 +321,8 @@ impl Connector for Postgres {
     ) -> Result<SnapshotChunk> {
         let limit = self.page_sizes.limit(&table.table, limit);
         let wanted = snapshot::Wanted { columns, keys };
-        let read = snapshot::page(&self.pool, &self.config, table, Some(wanted), after, limit).await?;
+        let read =
+            snapshot::page(&self.pool, &self.handed_over, &self.config, table, Some(wanted), after, limit).await?;
         self.page_sizes.learn(&table.table, read.rows.len(), read.bytes);
         let barrier = self.barrier(&read);
         Ok(SnapshotChunk { schema: read.shape.schema, rows: read.rows, next: read.next, barrier })
@@ -343,7 +348,9 @@ impl Connector for Postgres {
     }
 
     async fn release(&self) -> Result<Vec<String>> {
-        self.pool.close().await;
+        for session in self.pool.drain() {
+            session.connection.terminate().await;
+        }
         let mut connection = Connection::open(&self.config).await?;
         let removed = slot::release(&mut connection, &self.config).await;
         connection.terminate().await;

@@ -5,12 +5,9 @@ use crate::error::{sqlstate, undecodable};
 use crate::position::{Log, Lsn, Tables};
 use crate::sql::{Queries, Sql};
 use crate::types::Types;
-use crate::visible::Delivered;
 use crate::wire::Connection;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidemark_contract::Result;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What is known of a server; does not change while it runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,8 +40,10 @@ pub(crate) struct Head {
     pub(crate) timeline: u32,
 }
 
-impl Session {
-    pub(crate) async fn open(config: &PostgresConfig) -> Result<Self> {
+impl tidemark_login::Session for Session {
+    type Config = PostgresConfig;
+
+    async fn open(config: &PostgresConfig) -> Result<Self> {
         let mut connection = Sql::open(config).await?;
         let sql = "SELECT system_identifier, current_setting('wal_block_size'),
                 pg_size_bytes(current_setting('wal_segment_size')) FROM pg_control_system()";
@@ -75,7 +74,7 @@ impl Session {
     }
 
     /// Whether the connection is still good; looked at only if it has been idle `since` a while ago.
-    pub(crate) async fn still_answers(&mut self, since: Instant) -> bool {
+    async fn still_answers(&mut self, since: Instant) -> bool {
         if self.connection.is_closed() {
             return false;
         }
@@ -85,7 +84,9 @@ impl Session {
         let probe = self.connection.query("probing an idle connection", "SELECT 1");
         matches!(tokio::time::timeout(Duration::from_secs(5), probe).await, Ok(Ok(_)))
     }
+}
 
+impl Session {
     /// Where the log's head is now: every transaction that a snapshot taken before this call sees is at or before it.
     pub(crate) async fn head(&mut self) -> Result<Head> {
         let rows = self.connection.rows("asking for the head of the log", &format!("SELECT {HEAD}")).await?;
@@ -118,56 +119,8 @@ impl Session {
     }
 }
 
-/// A few SQL connections, opened when needed, kept while they are good.
-pub(crate) struct Pool {
-    config: Arc<PostgresConfig>,
-    /// What reads by key have to see.
-    pub(crate) handed_over: Arc<Delivered>,
-    idle: Mutex<Vec<(Session, Instant)>>,
-    permits: Semaphore,
-}
+/// The sessions of a connector.
+pub(crate) type Pool = tidemark_login::Pool<Session>;
 
-/// A session taken from the pool. It goes back only by [`Lease::give_back`]: one that failed or was abandoned in the
-/// middle of an answer is closed instead.
-pub(crate) struct Lease<'a> {
-    pub(crate) session: Session,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Pool {
-    pub(crate) fn new(config: Arc<PostgresConfig>) -> Self {
-        let permits = Semaphore::new(config.sql_connections.max(1));
-        Self { config, handed_over: Arc::default(), idle: Mutex::default(), permits }
-    }
-
-    /// A session that works: an idle one that still answers, or a new one.
-    pub(crate) async fn lease(&self) -> Result<Lease<'_>> {
-        let permit = self.permits.acquire().await.map_err(|_| crate::error::bug("the connection pool is closed"))?;
-        loop {
-            let found = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some((mut session, since)) = found else { break };
-            if !session.still_answers(since).await {
-                continue;
-            }
-            return Ok(Lease { session, pool: self, _permit: permit });
-        }
-        Ok(Lease { session: Session::open(&self.config).await?, pool: self, _permit: permit })
-    }
-
-    /// Closes idle connections.
-    pub(crate) async fn close(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for (session, _) in idle {
-            session.connection.terminate().await;
-        }
-    }
-}
-
-impl Lease<'_> {
-    /// Puts the session back for others; it must be between two statements and outside a transaction.
-    pub(crate) fn give_back(self) {
-        let Lease { session, pool, _permit } = self;
-        pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((session, Instant::now()));
-    }
-}
+/// A session taken from the pool.
+pub(crate) type Lease<'a> = tidemark_login::Lease<'a, Session>;

@@ -20,6 +20,7 @@ use crate::decode;
 use crate::error::{bug, undecodable};
 use crate::session::{Head, Lease, Pool};
 use crate::sql::{Queries, Sql};
+use crate::visible::Delivered;
 use crate::visible::Snapshot;
 use crate::wire::{ident, literal};
 use memchr::memchr;
@@ -67,12 +68,17 @@ pub(crate) struct Wanted<'a> {
 const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// As [`begin`], with a snapshot that holds every transaction the stream has handed over (see [`crate::visible`]).
-async fn begin_up_to_date<'a>(pool: &'a Pool, request: &TableRequest, compared: &[Box<str>]) -> Result<Reading<'a>> {
+async fn begin_up_to_date<'a>(
+    pool: &'a Pool,
+    handed_over: &Delivered,
+    request: &TableRequest,
+    compared: &[Box<str>],
+) -> Result<Reading<'a>> {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         let mut reading = begin(pool, request, compared).await?;
-        let missing = pool.handed_over.missing_in(&reading.snapshot);
+        let missing = handed_over.missing_in(&reading.snapshot);
         if missing == 0 {
             return Ok(reading);
         }
@@ -233,6 +239,7 @@ impl Reading<'_> {
 /// Reads the page after `after`, of all rows or of those that are `wanted`.
 pub(crate) async fn page(
     pool: &Pool,
+    handed_over: &Delivered,
     config: &crate::PostgresConfig,
     request: &TableRequest,
     wanted: Option<Wanted<'_>>,
@@ -240,7 +247,7 @@ pub(crate) async fn page(
     limit: usize,
 ) -> Result<Read> {
     let reading = match wanted {
-        Some(wanted) => begin_up_to_date(pool, request, wanted.columns).await?,
+        Some(wanted) => begin_up_to_date(pool, handed_over, request, wanted.columns).await?,
         None => begin(pool, request, &[]).await?,
     };
     let key = reading.key();
@@ -276,11 +283,12 @@ pub(crate) async fn page(
 /// Reads the rows with these keys; gives one entry for each.
 pub(crate) async fn rows_by_key(
     pool: &Pool,
+    handed_over: &Delivered,
     config: &crate::PostgresConfig,
     request: &TableRequest,
     keys: &[RowKey],
 ) -> Result<(Read, Vec<Option<Row>>)> {
-    let reading = begin_up_to_date(pool, request, &[]).await?;
+    let reading = begin_up_to_date(pool, handed_over, request, &[]).await?;
     let condition = reading.is_one_of(&reading.shape.schema.key, keys)?;
     let select =
         format!("SELECT {} FROM {}{} WHERE {condition}", reading.columns(), reading.table.only(), reading.table.sql());

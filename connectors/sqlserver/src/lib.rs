@@ -194,7 +194,12 @@ impl SqlServer {
     /// A connector for this configuration. Connects to nothing yet.
     pub fn new(config: SqlServerConfig) -> Self {
         let config = Arc::new(config);
-        Self { pool: Pool::new(config.clone()), config, memory: snapshot::Memory::default(), stalled: Arc::default() }
+        Self {
+            pool: Pool::new(config.clone(), config.sql_connections),
+            config,
+            memory: snapshot::Memory::default(),
+            stalled: Arc::default(),
+        }
     }
 }
 
@@ -303,7 +308,7 @@ impl Connector for SqlServer {
 
     async fn release(&self) -> Result<Vec<String>> {
         // Nothing is made on the server: capture instances are the administrator's.
-        self.pool.close();
+        drop(self.pool.drain());
         Ok(Vec::new())
     }
 }

@@ -11,6 +11,7 @@ use crate::{Encryption, SqlServerConfig};
 use std::collections::BTreeMap;
 use tiberius::Row;
 use tidemark_contract::{Finding, Result, TableId, TableRequest};
+use tidemark_login::Session as _;
 
 /// How old the end of the last scan may be before the log reader is taken for stopped, in seconds.
 const STALE: i64 = 120;

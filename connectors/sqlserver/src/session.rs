@@ -1,14 +1,12 @@
 //! Sessions kept open for reading, and what identifies the database behind them.
 
-use crate::error::{bug, undecodable};
+use crate::error::undecodable;
 use crate::position::Lsn;
 use crate::sql::Cells;
 use crate::wire::Connection;
 use crate::{Mode, SqlServerConfig};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidemark_contract::{ErrorKind, Result};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Settings of every session, whatever the server's defaults: sizes are unlimited, and a
 /// statement that waits for a lock gives up.
@@ -34,8 +32,10 @@ pub(crate) struct Session {
     mode: Mode,
 }
 
-impl Session {
-    pub(crate) async fn open(config: &SqlServerConfig) -> Result<Self> {
+impl tidemark_login::Session for Session {
+    type Config = SqlServerConfig;
+
+    async fn open(config: &SqlServerConfig) -> Result<Self> {
         let mut connection = Connection::open(config).await?;
         connection.run("setting up a session", SETTINGS).await?;
         let database = identify(&mut connection, config.mode).await?;
@@ -102,50 +102,8 @@ pub(crate) fn log_end(rows: &[tiberius::Row]) -> Result<Lsn> {
     text.and_then(Lsn::of_text).ok_or_else(|| undecodable("the server did not tell the end of its log"))
 }
 
-/// A few sessions, opened when needed, kept while they are good.
-pub(crate) struct Pool {
-    config: Arc<SqlServerConfig>,
-    idle: Mutex<Vec<(Session, Instant)>>,
-    permits: Semaphore,
-}
+/// The sessions of a connector.
+pub(crate) type Pool = tidemark_login::Pool<Session>;
 
-/// A session taken from the pool. It goes back only by [`Lease::give_back`]: one that failed or was abandoned in the
-/// middle of an answer is closed instead.
-pub(crate) struct Lease<'a> {
-    pub(crate) session: Session,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Pool {
-    pub(crate) fn new(config: Arc<SqlServerConfig>) -> Self {
-        let permits = Semaphore::new(config.sql_connections.max(1));
-        Self { config, idle: Mutex::default(), permits }
-    }
-
-    /// A session that works: an idle one that still answers, or a new one.
-    pub(crate) async fn lease(&self) -> Result<Lease<'_>> {
-        let permit = self.permits.acquire().await.map_err(|_| bug("the connection pool is closed"))?;
-        loop {
-            let found = crate::locked(&self.idle).pop();
-            let Some((mut session, since)) = found else { break };
-            if session.still_answers(since).await {
-                return Ok(Lease { session, pool: self, _permit: permit });
-            }
-        }
-        Ok(Lease { session: Session::open(&self.config).await?, pool: self, _permit: permit })
-    }
-
-    /// Closes idle connections.
-    pub(crate) fn close(&self) {
-        crate::locked(&self.idle).clear();
-    }
-}
-
-impl Lease<'_> {
-    /// Puts the session back for others; it must be between two statements.
-    pub(crate) fn give_back(self) {
-        let Lease { session, pool, _permit } = self;
-        crate::locked(&pool.idle).push((session, Instant::now()));
-    }
-}
+/// A session taken from the pool.
+pub(crate) type Lease<'a> = tidemark_login::Lease<'a, Session>;
