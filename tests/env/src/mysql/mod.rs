@@ -323,6 +323,8 @@ impl MysqlCluster {
             path("datadir", self.data_dir()),
             path("socket", self.socket()),
             path("pid-file", home.join("pid")),
+            // A server that starts removes what another one of its kind has put into a directory that they share.
+            path("tmpdir", home.to_path_buf()),
         ]);
         let mut settings: Vec<(&str, String)> = vec![
             ("bind-address", "127.0.0.1".into()),
