@@ -1,4 +1,4 @@
-//! One connection: the driver behind the [`door`](crate::door), logged in.
+//! One connection: the driver behind the [`door`], logged in.
 
 use crate::SqlServerConfig;
 use crate::door::{self, Door, Inner};
