@@ -257,6 +257,11 @@ impl Queue {
         !self.fresh.is_empty()
     }
 
+    /// Whether all that is queued or under way waits for a step to begin.
+    pub fn is_all_fresh(&self) -> bool {
+        self.fresh.len() >= self.records
+    }
+
     /// The slot of a record, if something of it is queued or under way.
     pub fn find(&self, entity: EntityId, external_id: &str) -> Option<SlotId> {
         let lane = self.lanes.get(usize::from(entity))?;

@@ -131,7 +131,8 @@ pub(super) struct Engine {
     pub tail_is_new: bool,
     reopen_at: Option<Instant>,
     reopen_failures: u32,
-    /// Nothing is sent until the tail has reached this place: it may have been sent before a crash.
+    /// Changes up to this place may have been sent before a crash: the ledger is not asked about them, and nothing is sent
+    /// until the tail is there ([`Engine::holds_back`]).
     pub folding: Option<Position>,
     /// Rows that the tail spoke of while it was folded: what was sent of them before the crash may be missing from the
     /// ledger, so it is not asked about them until something of them has been delivered.
@@ -317,13 +318,26 @@ impl Engine {
             && self.failed.is_none()
             && self.position_lost.is_none()
             // What was sent before a crash must be taken in whole, whatever the window: it fitted into it then.
-            && (self.folding.is_some() || !self.window_is_full())
+            && (self.holds_back() || !self.window_is_full() || self.waits_for_a_place())
             && self.ceiling.saturating_sub(self.version) > super::step::VERSION_RESERVE / 10
     }
 
     /// Whether no more changes may be taken in (P7).
     pub fn window_is_full(&self) -> bool {
         self.backpressure() >= 1.0
+    }
+
+    /// Whether the tail is behind what may have been sent before a crash: what it tells may be older than what the CRM holds,
+    /// unless the source tells rows as they are now.
+    pub fn holds_back(&self) -> bool {
+        self.folding.is_some() && !self.connector.capabilities().net_changes
+    }
+
+    /// Whether nothing at all can be sent before the source says where it is: then the window's limit would be for ever.
+    /// Connectors give places inside a large transaction well before (R2), so this is for one that cannot, and for rows so
+    /// large that a few fill the window.
+    fn waits_for_a_place(&self) -> bool {
+        self.tickets.covered() != self.tickets.last() && self.steps.is_quiet() && self.loader.queue.is_all_fresh()
     }
 
     /// Share of the window that is full.

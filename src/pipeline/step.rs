@@ -229,7 +229,7 @@ impl Engine {
         if self.steps.running || self.steps.not_before.is_some_and(|at| now < at) {
             return;
         }
-        let gate = self.folding.is_none() && self.loader.queue.has_fresh();
+        let gate = !self.holds_back() && self.loader.queue.has_fresh();
         let low_on_versions = self.ceiling.saturating_sub(self.version) < VERSION_RESERVE / 2;
         if !(gate || low_on_versions || self.steps.has_content()) || now < self.steps.begun + STEP_INTERVAL {
             return;
@@ -237,7 +237,7 @@ impl Engine {
         if self.tickets.covered() != self.tickets.last() {
             return;
         }
-        let is_gate_open = self.folding.is_none();
+        let is_gate_open = !self.holds_back();
         if is_gate_open {
             self.loader.queue.freeze();
         }

@@ -16,6 +16,9 @@ pub struct Capabilities {
     pub partial_updates: bool,
     /// Truncation of a table is reported.
     pub truncate: bool,
+    /// Changes are net: a row comes as it is when it is read, never older than anything that was told of it before, in this
+    /// stream or in an earlier one. May become true only once a stream is open.
+    pub net_changes: bool,
     /// The vendor keeps log for us until we acknowledge ([`crate::ChangeStream::acknowledge`] has an effect).
     pub acknowledgement_holds_log: bool,
 }

@@ -53,7 +53,8 @@ pub enum SourceMessage {
     /// acknowledged at this position.
     Commit(Position),
     /// A place inside a large transaction from which the stream may be resumed (R2). Acknowledging it lets the vendor
-    /// forget only what lies before that transaction.
+    /// forget only what lies before that transaction. A connector that can resume there gives one at least every few
+    /// thousand changes and every few MiB: what lies behind the last place cannot be sent yet, and takes memory.
     Resumable(Position),
     /// The table's schema as of here: sent before the first change of each table and after each change of schema. A
     /// requested column that no longer exists is missing from it.

@@ -189,6 +189,7 @@ impl Connector for Mysql {
             resume_inside_transaction: true,
             partial_updates: true,
             truncate: true,
+            net_changes: false,
             acknowledgement_holds_log: false,
         }
     }

@@ -32,6 +32,9 @@ pub(crate) const BATCH: usize = 256 << 10;
 /// How many rows of one transaction lie between two places from which it can be resumed.
 const RESUMABLE_EVERY: u64 = 1000;
 
+/// Or after this many bytes of rows, if that is sooner.
+const RESUMABLE_BYTES: usize = 1 << 20;
+
 /// What a table id stands for.
 struct Entry {
     /// The table map, as it came: a table map is repeated for each statement, and mostly the same.
@@ -57,6 +60,7 @@ struct Group {
     skip: Option<Inside>,
     delivered: bool,
     since_resumable: u64,
+    bytes_since: usize,
     /// Rows of an XA transaction, and their size; `None` if they were too many.
     held: Option<Vec<PendingRows>>,
     held_bytes: usize,
@@ -494,16 +498,20 @@ impl LogReader {
                 let mut aside = Batch::default();
                 reader.next(&mut rest, &mut self.scratch, &mut aside)?;
             } else {
+                let bytes = batch.bytes;
                 reader.next(&mut rest, &mut self.scratch, batch)?;
                 group.delivered = true;
+                group.bytes_since += batch.bytes - bytes;
                 // Rows that were held have no place of their own in the log.
                 group.since_resumable += u64::from(!group.ending);
             }
             if rest.0.len() == before {
                 return Err(undecodable(format!("a row of table {} takes no bytes", schema.table)));
             }
-            if group.since_resumable >= RESUMABLE_EVERY {
+            let is_due = group.since_resumable >= RESUMABLE_EVERY || group.bytes_since >= RESUMABLE_BYTES;
+            if is_due && group.since_resumable > 0 {
                 group.since_resumable = 0;
+                group.bytes_since = 0;
                 resumable = Some(group.inside);
                 break;
             }

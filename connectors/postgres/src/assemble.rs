@@ -31,6 +31,9 @@ use tidemark_contract::{
 /// How many row messages of one transaction lie between two places from which it can be resumed.
 const RESUMABLE_EVERY: u64 = 1000;
 
+/// Or after this many bytes of rows, if that is sooner.
+const RESUMABLE_BYTES: usize = 1 << 20;
+
 /// What to do with the next column of a tuple.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
@@ -70,8 +73,9 @@ struct Transaction {
     index: u64,
     /// Whether something of it was handed out.
     delivered: bool,
-    /// Whether something was handed out since the last place to resume from.
+    /// Whether something was handed out since the last place to resume from, and how many bytes.
     since_resumable: bool,
+    bytes_since: usize,
 }
 
 /// Turns messages into changes.
@@ -178,8 +182,15 @@ impl Assembler {
                     return Err(self.resumed_is_gone());
                 }
                 self.awaits_resumed &= commit != self.resume.lsn;
-                self.transaction =
-                    Some(Transaction { commit, at, xid, index: 0, delivered: false, since_resumable: false });
+                self.transaction = Some(Transaction {
+                    commit,
+                    at,
+                    xid,
+                    index: 0,
+                    delivered: false,
+                    since_resumable: false,
+                    bytes_since: 0,
+                });
             }
             Message::Commit { end } => {
                 let transaction = self.transaction.take();
@@ -250,27 +261,30 @@ impl Assembler {
     ) -> Result<()> {
         let Some(at) = self.count()? else { return Ok(()) };
         if let Some(captured) = self.announce(relation, batch)? {
+            let before = batch.bytes;
             apply(self, &captured, batch, at)?;
-            self.mark_delivered();
+            self.mark_delivered(batch.bytes - before);
         }
         self.resumable(batch);
         Ok(())
     }
 
-    fn mark_delivered(&mut self) {
+    fn mark_delivered(&mut self, bytes: usize) {
         if let Some(transaction) = &mut self.transaction {
             if !std::mem::replace(&mut transaction.delivered, true) {
                 self.handed_over.add(transaction.xid);
             }
             transaction.since_resumable = true;
+            transaction.bytes_since += bytes;
         }
     }
 
     fn resumable(&mut self, batch: &mut Batch) {
         if let Some(transaction) = &mut self.transaction
-            && transaction.index.is_multiple_of(RESUMABLE_EVERY)
+            && (transaction.index.is_multiple_of(RESUMABLE_EVERY) || transaction.bytes_since >= RESUMABLE_BYTES)
             && std::mem::take(&mut transaction.since_resumable)
         {
+            transaction.bytes_since = 0;
             let place = Place { lsn: transaction.commit, index: transaction.index };
             self.emit(place, batch, SourceMessage::Resumable);
         }
@@ -333,7 +347,7 @@ impl Assembler {
         for oid in relations {
             if let Some(captured) = self.announce(*oid, batch)? {
                 batch.push(event(&captured, ChangeOp::Truncate, RowBuilder::default().finish(), None, at));
-                self.mark_delivered();
+                self.mark_delivered(0);
             }
         }
         self.resumable(batch);
@@ -548,6 +562,22 @@ mod tests {
         assert_eq!(places, ["schema public.t", "resumable 0/64+1000", "resumable 0/64+2000", "commit 0/82"]);
         let rest = run("0/64+2000", &captured(), &frames).unwrap();
         assert_eq!(rest.iter().filter(|m| m.starts_with("insert")).count(), 500);
+    }
+
+    #[test]
+    fn large_rows_offer_places_sooner() {
+        let samples = samples();
+        let mut frames = samples[..2].to_vec();
+        let text = "x".repeat(RESUMABLE_BYTES / 4);
+        // The sample's last value is one letter.
+        let mut insert = samples[2][..samples[2].len() - 5].to_vec();
+        insert.extend((text.len() as u32).to_be_bytes());
+        insert.extend(text.as_bytes());
+        frames.extend(std::iter::repeat_n(insert, 10));
+        frames.push(samples[8].clone());
+        let messages = run("0/0", &captured(), &frames).unwrap();
+        let places: Vec<_> = messages.iter().filter(|m| !m.starts_with("insert")).collect();
+        assert_eq!(places, ["schema public.t", "resumable 0/64+4", "resumable 0/64+8", "commit 0/82"]);
     }
 
     #[test]

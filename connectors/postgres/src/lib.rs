@@ -182,6 +182,7 @@ impl Connector for Postgres {
             resume_inside_transaction: true,
             partial_updates: true,
             truncate: true,
+            net_changes: false,
             acknowledgement_holds_log: true,
         }
     }

@@ -38,6 +38,7 @@ use catalog::{missing_table, refused};
 use session::Pool;
 use sql::Cells;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidemark_contract::{
@@ -178,6 +179,8 @@ pub struct SqlServer {
     pool: Pool,
     memory: snapshot::Memory,
     stalled: Arc<fence::Stalled>,
+    /// The last stream was one of change tracking.
+    tracking: AtomicBool,
 }
 
 impl fmt::Debug for SqlServer {
@@ -199,6 +202,7 @@ impl SqlServer {
             config,
             memory: snapshot::Memory::default(),
             stalled: Arc::default(),
+            tracking: AtomicBool::new(false),
         }
     }
 }
@@ -211,10 +215,11 @@ impl Connector for SqlServer {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            resume_inside_transaction: false,
+            resume_inside_transaction: true,
             // Rows of change tracking are the table's own, and whole.
             partial_updates: self.config.mode != Mode::ChangeTracking,
             truncate: false,
+            net_changes: self.config.mode == Mode::ChangeTracking || self.tracking.load(Ordering::Acquire),
             acknowledgement_holds_log: false,
         }
     }
@@ -259,7 +264,9 @@ impl Connector for SqlServer {
     }
 
     async fn open_stream(&self, tables: &[TableRequest], from: Option<&Position>) -> Result<Box<dyn ChangeStream>> {
-        Ok(Box::new(stream::Tail::start(self.config.clone(), tables, from, self.stalled.clone()).await?))
+        let tail = stream::Tail::start(self.config.clone(), tables, from, self.stalled.clone()).await?;
+        self.tracking.store(tail.is_tracking, Ordering::Release);
+        Ok(Box::new(tail))
     }
 
     fn covers(&self, reached: &Position, goal: &Position) -> Result<bool> {

@@ -6,20 +6,11 @@
 //! row alone and must not follow the insert. It is left out; the insert says all there is to say.
 
 use crate::plan::Plan;
-use crate::position::Lsn;
+use crate::position::{Lsn, Mark};
 use crate::types::is_null;
 use std::collections::HashSet;
 use tiberius::ColumnData;
 use tidemark_contract::{ChangeEvent, ChangeOp, Result, Row, RowBuilder, RowKey, SourceMessage, Value};
-
-/// The log's order within a database: commit, statement, log record, and the two sides of an update.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct Mark {
-    pub(crate) commit: Lsn,
-    pub(crate) command: i64,
-    pub(crate) record: Lsn,
-    pub(crate) operation: i64,
-}
 
 /// A row of a change table.
 pub(crate) struct ChangeRow {

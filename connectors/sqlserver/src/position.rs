@@ -5,10 +5,14 @@
 //! the log itself was read up to there and held nothing else for us. They differ because the end of the log, unlike the
 //! last captured transaction, moves by transactions of tables that nobody captures; a stream never resumes from it.
 //!
+//! A large transaction has places inside: `inside` is the last of its change rows that was delivered. All change rows of a
+//! transaction are in the change tables before the log's end moves past it, and their order never changes, so such a place
+//! means the same whenever it is come back to.
+//!
 //! `log` names the database and then the capture instances that the stream reads: `fork|object:table:name,…`.
 //!
 //! Under change tracking a place is a version, a decimal number; `log` is `ct/fork|begin:table:name,…` with the version from
-//! which on each table is tracked.
+//! which on each table is tracked. Inside a round it is `version+told` (see [`Version`]).
 
 use crate::error::{bug, lost};
 use crate::sql::{hex, unhex};
@@ -54,32 +58,77 @@ impl Lsn {
     }
 }
 
+/// The log's order within a database: commit, statement, log record, and the two sides of an update.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) commit: Lsn,
+    /// [`NO_COMMAND`] for rows written before the server knew of statements.
+    pub(crate) command: i64,
+    pub(crate) record: Lsn,
+    pub(crate) operation: i64,
+}
+
+/// Before every command, as null is in the server's order.
+pub(crate) const NO_COMMAND: i64 = -1;
+
+impl Mark {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let mark = Self {
+            commit: Lsn::of(&unhex(parts.next()?)?)?,
+            command: parts.next()?.parse().ok()?,
+            record: Lsn::of(&unhex(parts.next()?)?)?,
+            operation: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(mark)
+    }
+}
+
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     pub(crate) read: Lsn,
     pub(crate) seen: Lsn,
+    /// The last row delivered of the first transaction behind `seen` that has rows for us.
+    pub(crate) inside: Option<Mark>,
 }
 
 impl Place {
     pub(crate) fn at(lsn: Lsn) -> Self {
-        Self { read: lsn, seen: lsn }
+        Self { read: lsn, seen: lsn, inside: None }
     }
 
     pub(crate) fn position(self, log: &Arc<str>) -> Position {
-        let place = match self.read == self.seen {
-            true => hex(&self.read.0),
-            false => format!("{}/{}", hex(&self.read.0), hex(&self.seen.0)),
-        };
+        let mut place = hex(&self.read.0);
+        if self.read != self.seen || self.inside.is_some() {
+            place.push('/');
+            place.push_str(&hex(&self.seen.0));
+        }
+        if let Some(mark) = self.inside {
+            let (commit, record) = (hex(&mark.commit.0), hex(&mark.record.0));
+            place.push_str(&format!("/{commit}:{}:{record}:{}", mark.command, mark.operation));
+        }
         Position { log: log.clone(), place: place.into() }
     }
 
     pub(crate) fn parse(position: &Position) -> Result<Self> {
-        let (read, seen) = position.place.split_once('/').unwrap_or((&position.place, &position.place));
-        let lsn = |text: &str| unhex(text).and_then(|b| Lsn::of(&b));
-        match (lsn(read), lsn(seen)) {
-            (Some(read), Some(seen)) => Ok(Self { read, seen }),
-            _ => Err(lost(format!("`{position}` is no place in a SQL Server log"))),
+        let place = || {
+            let mut parts = position.place.split('/');
+            let mut lsn = || parts.next().map(|text| unhex(text).and_then(|b| Lsn::of(&b)));
+            let read = lsn()??;
+            let seen = lsn().unwrap_or(Some(read))?;
+            let inside = parts.next().map(Mark::parse);
+            (parts.next().is_none() && inside != Some(None)).then_some(Self { read, seen, inside: inside.flatten() })
+        };
+        place().ok_or_else(|| lost(format!("`{position}` is no place in a SQL Server log")))
+    }
+
+    /// Whether everything before `goal` was delivered here.
+    fn covers(self, goal: Self) -> bool {
+        let behind = |lsn: Lsn| self.seen >= lsn || self.inside.is_some_and(|mark| mark.commit > lsn);
+        match goal.inside {
+            None => behind(goal.seen),
+            Some(mark) => behind(mark.commit) || self.inside >= Some(mark),
         }
     }
 }
@@ -115,14 +164,46 @@ pub(crate) fn used_of(log: &str) -> Vec<Used> {
     .collect()
 }
 
-/// A place of change tracking: a version.
-pub(crate) fn version_position(log: &Arc<str>, version: i64) -> Position {
-    Position { log: log.clone(), place: version.to_string().into() }
+/// A place of change tracking.
+///
+/// Within a round only a row's key would tell how far it has come, and a key has no business in a position, which is shown
+/// and logged. So all places inside of a round lead back to its beginning. They say how far was told nevertheless: whoever
+/// goes on from one has reached it only with the round's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Version {
+    /// Everything up to this version was told.
+    pub(crate) read: i64,
+    /// The highest version of a change that was told.
+    pub(crate) told: i64,
 }
 
-/// The version of a place of change tracking.
-pub(crate) fn version_of(position: &Position) -> Result<i64> {
-    position.place.parse().map_err(|_| lost(format!("`{position}` is no version of change tracking")))
+impl Version {
+    pub(crate) fn at(version: i64) -> Self {
+        Self { read: version, told: version }
+    }
+
+    pub(crate) fn position(self, log: &Arc<str>) -> Position {
+        let place = match self.read == self.told {
+            true => self.read.to_string(),
+            false => format!("{}+{}", self.read, self.told),
+        };
+        Position { log: log.clone(), place: place.into() }
+    }
+
+    pub(crate) fn parse(position: &Position) -> Result<Self> {
+        let (read, told) = position.place.split_once('+').unwrap_or((&position.place, &position.place));
+        match (read.parse(), told.parse()) {
+            (Ok(read), Ok(told)) if told >= read => Ok(Self { read, told }),
+            _ => Err(lost(format!("`{position}` is no version of change tracking"))),
+        }
+    }
+}
+
+/// Whether `goal` was handed out by a stream that has handed out `received` last.
+pub(crate) fn was_received(received: &Position, goal: &Position) -> Result<bool> {
+    Ok(received == goal || covers(received, goal)? || {
+        received.log.starts_with(TRACKING) && Version::parse(received)?.told >= Version::parse(goal)?.told
+    })
 }
 
 /// Whether a tail at `reached` has delivered everything up to `goal`.
@@ -131,13 +212,13 @@ pub(crate) fn covers(reached: &Position, goal: &Position) -> Result<bool> {
         return Err(lost("the two positions are of different databases, or of one before and after it was restored"));
     }
     if reached.log.starts_with(TRACKING) {
-        return Ok(version_of(reached)? >= version_of(goal)?);
+        return Ok(Version::parse(reached)?.read >= Version::parse(goal)?.told);
     }
     let (reached, goal) = (Place::parse(reached)?, Place::parse(goal)?);
     if reached.seen < reached.read {
         return Err(bug("a position claims to have read more than it has seen"));
     }
-    Ok(reached.seen >= goal.seen)
+    Ok(reached.covers(goal))
 }
 
 #[cfg(test)]
@@ -154,26 +235,72 @@ mod tests {
     fn places_come_back_as_they_went_in() {
         let log =
             log_name("db", &[Used { instance: 5, source: 7, name: 1 }, Used { instance: 6, source: 8, name: 0xff }]);
-        for place in [Place::at(lsn(1)), Place { read: lsn(1), seen: lsn(9) }] {
+        let mark = Mark { commit: lsn(9), command: NO_COMMAND, record: lsn(8), operation: 4 };
+        let places = [(1, None), (5, None), (1, Some(mark)), (5, Some(mark))].map(|(seen, inside)| Place {
+            read: lsn(1),
+            seen: lsn(seen),
+            inside,
+        });
+        for place in places {
             let position = place.position(&log);
             assert_eq!(Place::parse(&position).unwrap(), place);
         }
         assert_eq!(used_of(&log).len(), 2);
         assert_eq!(used_of(&log)[1], Used { instance: 6, source: 8, name: 0xff });
         assert_eq!(database_of(&log), "db");
-        let strange = Position { log, place: "12".into() };
-        assert!(Place::parse(&strange).is_err());
+        let good = places[3].position(&log).place;
+        for strange in
+            ["12".into(), format!("{good}:1"), format!("{good}/1"), good.replace(":4", ":x"), good.replace('/', "")]
+        {
+            assert!(Place::parse(&Position { log: log.clone(), place: strange.as_str().into() }).is_err(), "{strange}");
+        }
     }
 
     #[test]
     fn what_was_seen_covers() {
-        let here = |read, seen| Place { read: lsn(read), seen: lsn(seen) }.position(&"db|1:2".into());
+        let log: Arc<str> = "db|1:2".into();
+        let here = |read, seen| Place { read: lsn(read), seen: lsn(seen), inside: None }.position(&log);
         assert!(covers(&here(1, 5), &here(5, 5)).unwrap());
         assert!(!covers(&here(1, 5), &here(6, 6)).unwrap());
         let other = Place::at(lsn(1)).position(&"other".into());
         assert!(covers(&here(1, 1), &other).is_err());
         let bare = Place::at(lsn(1)).position(&"db".into());
         assert!(covers(&here(1, 1), &bare).unwrap());
+    }
+
+    #[test]
+    fn places_inside_a_transaction_are_in_its_order() {
+        let log: Arc<str> = "db|1:2".into();
+        let whole = |at| Place::at(lsn(at)).position(&log);
+        let inside = |commit, command| {
+            let mark = Mark { commit: lsn(commit), command, record: lsn(1), operation: 2 };
+            Place { read: lsn(1), seen: lsn(3), inside: Some(mark) }.position(&log)
+        };
+        let order = [whole(3), inside(9, 1), inside(9, 2), whole(9), inside(11, 0), whole(11)];
+        for (at, reached) in order.iter().enumerate() {
+            for (before, goal) in order.iter().enumerate() {
+                assert_eq!(covers(reached, goal).unwrap(), at >= before, "{reached} {goal}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_is_reached_at_its_end() {
+        let log: Arc<str> = "ct/db|1:2:3".into();
+        let place = |read, told| Version { read, told }.position(&log);
+        for (read, told) in [(3, 3), (3, 9)] {
+            assert_eq!(Version::parse(&place(read, told)).unwrap(), Version { read, told });
+        }
+        for strange in ["x", "", "3+", "3+2", "3+4+5"] {
+            assert!(Version::parse(&Position { log: log.clone(), place: strange.into() }).is_err(), "{strange}");
+        }
+        assert!(covers(&place(9, 9), &place(3, 9)).unwrap());
+        assert!(covers(&place(3, 9), &place(3, 3)).unwrap());
+        assert!(!covers(&place(3, 9), &place(3, 9)).unwrap());
+        assert!(!covers(&place(8, 8), &place(3, 9)).unwrap());
+        assert!(was_received(&place(3, 9), &place(3, 9)).unwrap());
+        assert!(was_received(&place(3, 9), &place(3, 5)).unwrap());
+        assert!(!was_received(&place(3, 5), &place(3, 9)).unwrap());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use crate::catalog::{self, Shape, restless};
 use crate::error::{changed, lost, server_code};
-use crate::position::{Place, TRACKING, version_position};
+use crate::position::{Place, TRACKING, Version};
 use crate::session::{LOG_END, Lease, Pool, log_end};
 use crate::sql::{Cells, hex, ident, unhex};
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ async fn read(
             true => {
                 let version = end.first().and_then(|row| row.int(0));
                 let version = version.ok_or_else(|| lost("change tracking is not enabled in the database"))?;
-                version_position(&format!("{TRACKING}{log}").into(), version)
+                Version::at(version).position(&format!("{TRACKING}{log}").into())
             }
             false => Place::at(log_end(end)?).position(&log.into()),
         };

@@ -1,8 +1,12 @@
 //! The tail: a task that polls the change tables, and the handle that the daemon holds.
 //!
 //! Each round asks once how far the log reader has come and which of the change tables moved, reads those that did, and
-//! hands over whole transactions in commit order. A position is given at the end of a transaction only. Batches go through a
-//! channel that holds two of them; when the daemon does not keep up, the task waits (R7).
+//! hands over what they hold in commit order. A position is given at the end of each transaction, and inside those that are
+//! larger than a batch. Batches go through a channel that holds two of them; when the daemon does not keep up, the task
+//! waits (R7).
+//!
+//! What a row of a change table means can depend on those before it in the same statement (see [`crate::pair`]). So a stream
+//! that goes on from inside a transaction reads that transaction from its beginning, and hands over what is behind its place.
 //!
 //! On a quiet database the log reader's own idle rows move the place along, so that it never falls out of retention.
 
@@ -42,6 +46,8 @@ pub(crate) struct Tail {
     task: Option<JoinHandle<()>>,
     /// The last position handed out, beyond which nothing can be acknowledged.
     received: Option<Position>,
+    /// Changes come from change tracking.
+    pub(crate) is_tracking: bool,
 }
 
 impl Drop for Tail {
@@ -70,7 +76,7 @@ impl ChangeStream for Tail {
     async fn acknowledge(&mut self, position: &Position) -> Result<()> {
         match &self.received {
             // Changes are kept by time, not for us.
-            Some(received) if position::covers(received, position)? => Ok(()),
+            Some(received) if position::was_received(received, position)? => Ok(()),
             _ => Err(bug(format!("position {position} is acknowledged, but was not received"))),
         }
     }
@@ -100,8 +106,9 @@ impl Tail {
         batches: mpsc::Receiver<Result<Vec<SourceMessage>>>,
         shared: Arc<Shared>,
         task: JoinHandle<()>,
+        is_tracking: bool,
     ) -> Self {
-        Self { batches, shared, task: Some(task), received: None }
+        Self { batches, shared, task: Some(task), received: None, is_tracking }
     }
 
     /// Connects, finds the capture instances, checks the position, and starts to poll.
@@ -152,7 +159,7 @@ impl Tail {
         let head = row.and_then(|row| row.bytes(0)).and_then(Lsn::of).unwrap_or_default();
         let starts = plans.iter().filter_map(|p| p.instance.start).max().unwrap_or_default();
         let most = most_transactions(connection).await?;
-        let place = place.unwrap_or(Place::at(head.max(starts)));
+        let place = place.unwrap_or_else(|| Place::at(head.max(starts)));
         let (sender, batches) = mpsc::channel(2);
         let shared = Arc::new(Shared::default());
         let mut task = Task {
@@ -182,7 +189,7 @@ impl Tail {
         task.look().await?;
         task.batch.push(SourceMessage::Idle(task.place.position(&task.log)));
         let task = tokio::spawn(task.run());
-        Ok(Self::new(batches, shared, task))
+        Ok(Self::new(batches, shared, task, false))
     }
 }
 
@@ -295,8 +302,8 @@ impl Task {
             to = to.min(bound);
         }
         let moved_on = to > self.place.read;
-        if moved_on {
-            self.read(to, &look.moved).await?;
+        if moved_on && !self.read(to, &look.moved).await? {
+            return Ok(false);
         }
         let limited = to < look.head;
         if (changed || self.plans.iter().any(|p| p.switch_at.is_some_and(|at| at <= self.place.read)))
@@ -361,10 +368,11 @@ impl Task {
         Ok(Look { head: head.unwrap_or(self.place.read), fingerprint, moved })
     }
 
-    /// Reads everything behind the place up to and including `to`.
-    async fn read(&mut self, to: Lsn, moved: &[usize]) -> Result<()> {
+    /// Reads everything behind the place up to and including `to`; `false` if the stream is closing meanwhile.
+    async fn read(&mut self, to: Lsn, moved: &[usize]) -> Result<bool> {
         let mut window = Window::new(self.place.read, to, moved, self.offset);
         let mut commit = None;
+        let mut unused = Vec::new();
         loop {
             let next = window.next(&mut self.session.connection, &self.plans, &mut self.sizes).await;
             let next = match next {
@@ -390,6 +398,12 @@ impl Task {
                     self.hand_over().await;
                 }
             }
+            if self.place.inside.is_some_and(|inside| change.mark <= inside) {
+                self.pairs[at].take(&self.plans[at], change, &mut unused);
+                unused.clear();
+                continue;
+            }
+            let mark = change.mark;
             let plan = &mut self.plans[at];
             if !plan.announced {
                 plan.announced = true;
@@ -397,9 +411,11 @@ impl Task {
             }
             self.bytes += self.pairs[at].take(plan, change, &mut self.batch);
             if self.bytes >= BATCH {
+                let place = Place { inside: Some(mark), ..self.place };
+                self.batch.push(SourceMessage::Resumable(place.position(&self.log)));
                 self.hand_over().await;
                 if self.shared.closing.load(Ordering::Acquire) {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }
@@ -407,12 +423,12 @@ impl Task {
             self.commit(last);
         }
         // Nothing more up to `to`: a later round goes on from there.
-        self.place = Place { read: to, seen: self.place.seen.max(to) };
-        Ok(())
+        self.place = Place { read: to, seen: self.place.seen.max(to), inside: None };
+        Ok(true)
     }
 
     fn commit(&mut self, at: Lsn) {
-        self.place = Place { read: at, seen: self.place.seen.max(at) };
+        self.place = Place { read: at, seen: self.place.seen.max(at), inside: None };
         self.batch.push(SourceMessage::Commit(self.place.position(&self.log)));
     }
 

@@ -17,12 +17,15 @@
 //! leave the first round with its second change, and the first one is never seen again. What lies above the position that the
 //! round ends with comes once more in the next.
 //!
+//! The daemon sends nothing of a change before there is a place behind it, and a round can be of any size, so there are places
+//! inside of it. They lead back to its beginning ([`Version`]).
+//!
 //! Within a version deletes come first: a moved key is a delete and an insert of one version (R5).
 
 use crate::SqlServerConfig;
 use crate::catalog::{self, Shape, missing_table, refused};
 use crate::error::{changed, lost, server_code, setting_wrong, undecodable};
-use crate::position::{Used, database_of, log_name, used_of, version_of, version_position};
+use crate::position::{Used, Version, database_of, log_name, used_of};
 use crate::session::Session;
 use crate::sql::{Cells, ident, literal, table_name};
 use crate::stream::{BATCH, Shared, Tail};
@@ -81,6 +84,8 @@ struct Task {
     log: Arc<str>,
     /// Everything up to this version was delivered.
     version: i64,
+    /// The highest version of a change that was told.
+    told: i64,
     /// The first round behind a stored position is still to come.
     resumes: bool,
     shared: Arc<Shared>,
@@ -114,7 +119,7 @@ pub(crate) async fn start(
             database_of(&from.log)
         )));
     }
-    let version = from.map(version_of).transpose()?;
+    let version = from.map(Version::parse).transpose()?.map(|version| version.read);
     let plans = load(&mut session, requests).await?;
     let used: Vec<Used> = plans
         .iter()
@@ -138,6 +143,7 @@ pub(crate) async fn start(
         session,
         plans,
         version: 0,
+        told: 0,
         resumes: from.is_some(),
         shared: shared.clone(),
         sender,
@@ -147,8 +153,9 @@ pub(crate) async fn start(
     };
     let now = task.present_version(version).await?;
     task.version = version.unwrap_or(now);
+    task.told = task.version;
     task.batch.push(SourceMessage::Idle(task.position()));
-    Ok(Tail::new(batches, shared, tokio::spawn(task.run())))
+    Ok(Tail::new(batches, shared, tokio::spawn(task.run()), true))
 }
 
 /// Plans for the tables.
@@ -174,7 +181,7 @@ async fn load(session: &mut Session, requests: &[TableRequest]) -> Result<Vec<Pl
 
 impl Task {
     fn position(&self) -> Position {
-        version_position(&self.log, self.version)
+        Version { read: self.version, told: self.told }.position(&self.log)
     }
 
     async fn run(mut self) {
@@ -260,6 +267,7 @@ impl Task {
                 for change in found {
                     self.deliver(at, change);
                     if self.bytes >= BATCH {
+                        self.batch.push(SourceMessage::Resumable(self.position()));
                         self.hand_over().await;
                         if self.shared.closing.load(Ordering::Acquire) {
                             return Ok(());
@@ -272,12 +280,14 @@ impl Task {
             }
         }
         self.version = to;
+        self.told = to;
         self.resumes = false;
         self.batch.push(SourceMessage::Commit(self.position()));
         Ok(())
     }
 
     fn deliver(&mut self, at: usize, change: Found) {
+        self.told = self.told.max(change.version);
         let plan = &mut self.plans[at];
         let schema = plan.shape.schema.clone();
         if !plan.announced {
@@ -432,7 +442,10 @@ pub(crate) async fn retention(session: &mut Session, from: &Position) -> Result<
         Err(error) if error.kind == ErrorKind::PermissionMissing => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Some(row) = rows.first().filter(|row| row.int(0) == version_of(from).ok()) else { return Ok(None) };
+    let Some(row) = rows.first().filter(|row| row.int(0) == Version::parse(from).ok().map(|version| version.read))
+    else {
+        return Ok(None);
+    };
     let unit = match row.text(2) {
         Some("MINUTES") => 60,
         Some("HOURS") => 3_600,

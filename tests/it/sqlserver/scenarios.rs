@@ -60,6 +60,57 @@ async fn changes_and_kills(captured: bool) {
     scene.finish().await;
 }
 
+/// One statement changes more rows than the daemon may hold, another moves all their keys; a kill in the middle of each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_larger_than_the_window() {
+    larger_than_the_window(true).await;
+}
+
+/// The same with change tracking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_larger_than_the_window_under_change_tracking() {
+    larger_than_the_window(false).await;
+}
+
+async fn larger_than_the_window(captured: bool) {
+    const ROWS: usize = 10_000;
+    let mut scene = SqlServerScene::shop_by(server().await, captured).await;
+    scene.tenant.extra = "[limits]\nwindow_records = 1000\n".into();
+    let mut session = scene.source.connect().await;
+    let digit = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 \
+                 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    let insert = format!(
+        "INSERT INTO dbo.customers (id, name, rev) SELECT 1 + a.d + 10 * b.d + 100 * c.d + 1000 * e.d, N'new', 0 \
+         FROM {digit} a CROSS JOIN {digit} b CROSS JOIN {digit} c CROSS JOIN {digit} e"
+    );
+    session.run(&insert).await.unwrap();
+    let mut daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    let name =
+        |s: &SqlServerScene, word: &str| s.crm.content()["account"].values().filter(|r| r["name"] == word).count();
+    session.run("UPDATE dbo.customers SET name = N'changed', rev = 1").await.unwrap();
+    let within = async |s: &SqlServerScene, word: &str| {
+        let pending = s.tenant.metric("tidemark_pending_changes").await.unwrap_or(0.0);
+        assert!(pending < ROWS as f64 / 2.0, "{pending} changes are held at once");
+        name(s, word) > ROWS / 3
+    };
+    scene.until("the middle of it", seconds(60), async |s| within(s, "changed").await).await;
+    daemon.kill();
+    assert!(name(&scene, "changed") < ROWS, "killed too late");
+    daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    session.run("UPDATE dbo.customers SET id = id + 100000, name = N'moved', rev = 2").await.unwrap();
+    scene.until("the middle of it", seconds(60), async |s| within(s, "moved").await).await;
+    daemon.kill();
+    assert!(name(&scene, "moved") < ROWS, "killed too late");
+    daemon = scene.start();
+    scene.equal(&mut daemon, seconds(60)).await;
+    session.run("DELETE FROM dbo.customers WHERE id % 10 <> 0").await.unwrap();
+    scene.equal(&mut daemon, seconds(60)).await;
+    daemon.stop(seconds(10)).await;
+    scene.finish().await;
+}
+
 /// The capture job stops: the daemon says so in its state, with the statement that starts it, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_capture_job_stops() {

@@ -22,6 +22,9 @@ use tidemark_contract::{ChangeOp, Position, SourceMessage, TableRequest, Value};
 /// Large enough that a connector which offers places inside a transaction must offer some.
 const GIANT_ROWS: u32 = 30_000;
 
+/// Changes between two places at most: the daemon sends nothing of a change before a place behind it is known.
+const FURTHEST: usize = 10_000;
+
 fn tables() -> [TableDef; 2] {
     let columns = [("id", ColumnKind::Int), ("rev", ColumnKind::Int), ("note", ColumnKind::Text)];
     [TableDef::new("resume_a", 1, &columns), TableDef::new("resume_b", 1, &columns)]
@@ -114,6 +117,13 @@ async fn everywhere(fixture: &dyn Fixture) -> Result<usize, Stop> {
         inside.is_empty() != claims_inside,
         "resume_inside_transaction is {claims_inside}, but {} places inside a transaction of {GIANT_ROWS} rows came",
         inside.len()
+    );
+    let mut at: Vec<usize> = places.iter().chain(&inside).map(|(_, before)| *before).collect();
+    at.sort_unstable();
+    let furthest = at.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+    ensure!(
+        !claims_inside || furthest <= FURTHEST,
+        "resume_inside_transaction is claimed, but {furthest} changes came without a place between them; at most {FURTHEST} may"
     );
     let commits = places.len() + inside.len();
     let mut chosen = vec![places[0].clone(), places[places.len() - 1].clone()];

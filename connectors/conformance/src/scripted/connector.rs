@@ -153,6 +153,7 @@ impl Connector for Scripted {
             resume_inside_transaction: true,
             partial_updates: self.flaw != Some(Flaw::NullForUnchanged),
             truncate: true,
+            net_changes: false,
             acknowledgement_holds_log: true,
         }
     }

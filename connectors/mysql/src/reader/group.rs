@@ -36,6 +36,7 @@ impl LogReader {
             skip,
             delivered: false,
             since_resumable: 0,
+            bytes_since: 0,
             held: Some(Vec::new()),
             held_bytes: 0,
             ending: false,
