@@ -33,7 +33,10 @@ use tokio::sync::mpsc;
 use super::tickets::Tickets;
 
 /// Pages of a table that are read ahead and not settled.
-const OPEN_CHUNKS: usize = 3;
+const OPEN_CHUNKS: usize = 6;
+
+/// Those of them that are being mapped or wait for the tail: with two, the next read often had to wait.
+const HELD_CHUNKS: usize = 4;
 
 /// Tickets between the watermark and the newest: what a restart may have to replay and fold in memory.
 const SPAN_LIMIT: usize = 100_000;
@@ -518,7 +521,8 @@ impl Engine {
         }
         for index in 0..self.tables.len() {
             let Some(run) = self.tables[index].run() else { continue };
-            if run.is_reading || run.is_read || run.held.len() + run.open.len() >= OPEN_CHUNKS || run.held.len() >= 2 {
+            let held = run.held.len();
+            if run.is_reading || run.is_read || held + run.open.len() >= OPEN_CHUNKS || held >= HELD_CHUNKS {
                 continue;
             }
             run.is_reading = true;
@@ -753,6 +757,8 @@ impl Engine {
         tracing::info!(table = table.name, rows = table.rows, seconds, "snapshot complete");
         table.life = Life::Live;
         self.steps.wanted = true;
+        // Somebody may be waiting for it.
+        self.reported_at = None;
         if self.loader.ledger().is_incomplete() && self.tables.iter().all(|t| matches!(t.life, Life::Live)) {
             let store = self.store.clone();
             self.loader.ledger_mut().set_complete();
