@@ -196,6 +196,8 @@ struct World {
     model: Model,
     rng: StdRng,
     rev: i64,
+    /// More of the tenant's file.
+    settings: &'static str,
     dir: tempfile::TempDir,
 }
 
@@ -227,6 +229,7 @@ impl World {
             model: Model::default(),
             rng: StdRng::seed_from_u64(seed),
             rev: 0,
+            settings: "",
             dir: tempfile::tempdir().expect("a temporary directory"),
         }
     }
@@ -348,7 +351,8 @@ impl World {
             [snapshot]
             chunk_rows = 5
         "#;
-        let config = Config::parse(Path::new("/tmp/sim.toml"), text).unwrap_or_else(|e| panic!("{e}"));
+        let text = format!("{text}{}", self.settings);
+        let config = Config::parse(Path::new("/tmp/sim.toml"), &text).unwrap_or_else(|e| panic!("{e}"));
         // After a kill, blocking work (a step, a flush) that had begun still ends, as the kernel would end a write.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         let store = loop {
@@ -511,5 +515,33 @@ async fn killed_pass(is_truncation: bool) {
     world.fixture.apply(&ops).await.expect("apply");
     let running = world.run().await;
     world.until_equal(1, &running).await;
+    running.stop().await;
+}
+
+/// A few hundred rows fill the window, and the source gives no place among them: they are taken in nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_fill_the_window_before_there_is_a_place_go_through() {
+    let mut world = World::new(2).await;
+    world.crm.faults.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.settings = "[limits]\nmemory = \"64MiB\"\n";
+    while world.model.parents.is_empty() {
+        world.transaction().await;
+    }
+    let running = world.run().await;
+    world.until_equal(2, &running).await;
+    let parent = *world.model.parents.keys().next().expect("a parent");
+    let big = "big".repeat(10_000);
+    let mut ops = Vec::new();
+    for id in 1_000..1_900 {
+        world.rev += 1;
+        let (rev, note) = (world.rev, format!("n{id}"));
+        ops.push(Op::insert(
+            "items",
+            &[Cell::Int(id), Cell::Int(rev), Cell::Int(parent), Cell::text(&note), Cell::text(&big)],
+        ));
+        world.model.items.insert(id, (rev, parent, note, big.clone()));
+    }
+    world.fixture.apply(&ops).await.expect("apply");
+    world.until_equal(2, &running).await;
     running.stop().await;
 }
