@@ -22,11 +22,13 @@ async fn failover_to_a_replica(flavour: MysqlFlavour) {
 
     let mut daemon = scene.start();
     scene.equal(&mut daemon, seconds(60)).await;
-    // The CRM may be equal before the end of the snapshot is written down.
+    // The CRM may be equal, and the status say so, before the end of the snapshot is written down.
     scene
-        .until("the end of the snapshot", seconds(30), async |s| {
-            let status = s.tenant.status().await;
-            status["tables"].as_array().is_some_and(|tables| tables.iter().all(|table| table["phase"] == "live"))
+        .until("the end of the snapshot in the checkpoint", seconds(30), async |s| {
+            let shown = s.tenant.done(&["checkpoint", "show", "--json"]).await;
+            let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+            let tables = shown["checkpoint"]["tables"].as_object().cloned().unwrap_or_default();
+            !tables.is_empty() && tables.values().all(|table| table["phase"]["phase"] == "live")
         })
         .await;
     Workload::new(seed, scene.source.connect().await).run(150).await;
