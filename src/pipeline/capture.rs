@@ -54,7 +54,7 @@ use crate::store::{DeadLetter, Obligation, Reason, RecordRef, WriteOp};
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 use std::time::Instant;
-use tidemark_contract::{ChangeEvent, ChangeOp, Row, RowBuilder, RowKey, SourceMessage, TableSchema, Value};
+use tidemark_contract::{ChangeEvent, ChangeOp, Row, RowBuilder, RowKey, SourceMessage, TableId, TableSchema, Value};
 
 impl Engine {
     /// Takes a batch of messages from the tail.
@@ -68,6 +68,7 @@ impl Engine {
                     self.take_change(event, mapped, now);
                 }
                 SourceMessage::Schema(schema) => self.take_schema(schema),
+                SourceMessage::Rewritten(table) => self.take_rewritten(&table),
                 SourceMessage::Commit(position) | SourceMessage::Resumable(position) => {
                     let committed_at = self.commit_time.take();
                     self.tickets.reached(position, committed_at);
@@ -124,6 +125,20 @@ impl Engine {
                 );
                 self.needs_attention(index, reason);
             }
+        }
+    }
+
+    /// A statement changed values of this table's rows without telling which.
+    fn take_rewritten(&mut self, table: &TableId) {
+        let Some(&index) = self.table_of.get(table) else { return };
+        tracing::warn!(
+            table = self.tables[index].name,
+            "a statement altered columns that the mapping uses, and the log does not tell what became of the values; the \
+             table is read again, and only differences are sent"
+        );
+        self.related_truncated(index);
+        if !self.tables[index].bound.is_empty() {
+            self.read_again(index, false);
         }
     }
 
@@ -666,6 +681,9 @@ impl Engine {
         table.generation = self.generation;
         table.pass += 1;
         table.life = Life::Pending { force };
+        // Marks of the pass before; those that are saved go with the step that saves the generation.
+        let name = table.name.clone();
+        self.steps.marks.retain(|(table, _)| *table != name);
         self.steps.wanted = true;
     }
 

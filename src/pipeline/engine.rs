@@ -504,7 +504,7 @@ impl Engine {
             let table = &self.tables[index];
             let Life::Pending { force } = table.life else { continue };
             let is_saved = self.steps.saved.tables.get(&table.name).is_some_and(|s| s.generation == table.generation);
-            let parents_done = table.after.iter().all(|&parent| !self.tables[parent].needs_marks());
+            let parents_done = table.after.iter().all(|&parent| !self.tables[parent].awaits_rows());
             if free > 0 && is_saved && parents_done {
                 self.begin_pass(index, force);
                 free -= 1;

@@ -142,7 +142,7 @@ impl Engine {
             State::WaitingForCrm
         } else if self.tables.iter().any(|t| matches!(t.life, Life::NeedsAttention { .. })) {
             State::NeedsAttention
-        } else if self.tables.iter().any(Table::needs_marks) {
+        } else if self.tables.iter().any(Table::awaits_rows) {
             State::Snapshot
         } else {
             State::Live

@@ -122,7 +122,7 @@ pub(super) async fn start(
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     parts.outlet.metrics.prepare(names, loader.entity_names());
     // A pass that begins anew must not be silent about keys of which an earlier tail or mapping spoke.
-    let again = tables.iter().filter(|t| t.generation == checkpoint.generation && t.needs_marks());
+    let again = tables.iter().filter(|t| t.generation == checkpoint.generation && t.awaits_rows());
     let again = again.filter(|t| matches!(t.life, Life::Pending { .. })).map(|t| t.name.clone()).collect();
     let saved = save_start(parts, checkpoint, again).await?;
     let steps = Steps::new(saved);

@@ -12,6 +12,7 @@
 //! Only after a step does the source hear that it may forget (save, flush, then acknowledge).
 
 use super::engine::{Engine, Event};
+use super::table::Life;
 use super::tail::Control;
 use crate::command::{RepairReceipt, Reply};
 use crate::loader::queue::Origin;
@@ -257,15 +258,26 @@ impl Engine {
     fn next_step(&mut self, covers_head: bool) -> Step {
         self.steps.related.clear();
         let safe = &self.steps.safe;
+        let saved = &self.steps.saved;
         let clear_marks = self
             .tables
             .iter()
-            .filter(|table| !table.needs_marks())
-            .filter(|table| {
-                let live = |tables: &BTreeMap<String, TableState>| {
-                    tables.get(&table.name).is_some_and(|state| state.phase == TablePhase::Live)
-                };
-                live(&safe.tables) && !live(&self.steps.saved.tables)
+            .filter(|table| match &table.life {
+                // A pass begins only after the step that saves its generation: the marks of the one before would make it
+                // silent about rows that it has to see, and the sweep would take them for gone.
+                Life::Pending { .. } => {
+                    let has = |tables: &BTreeMap<String, TableState>| {
+                        tables.get(&table.name).is_some_and(|state| state.generation == table.generation)
+                    };
+                    has(&safe.tables) && !has(&saved.tables)
+                }
+                Life::Snapshot(_) => false,
+                Life::Live | Life::NeedsAttention { .. } => {
+                    let live = |tables: &BTreeMap<String, TableState>| {
+                        tables.get(&table.name).is_some_and(|state| state.phase == TablePhase::Live)
+                    };
+                    live(&safe.tables) && !live(&saved.tables)
+                }
             })
             .map(|table| table.name.clone())
             .collect();

@@ -198,9 +198,15 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whether the tail has to leave marks for the snapshot.
-    pub fn needs_marks(&self) -> bool {
+    /// Whether its rows are still to be read, or being read.
+    pub fn awaits_rows(&self) -> bool {
         matches!(self.life, Life::Pending { .. } | Life::Snapshot(_))
+    }
+
+    /// Whether the tail has to leave marks for the snapshot: pages may have been read before what the tail says now. What it
+    /// says before the first page is read is in that page.
+    pub fn needs_marks(&self) -> bool {
+        matches!(self.life, Life::Snapshot(_))
     }
 
     /// What it is doing, as it is saved.

@@ -1,6 +1,6 @@
 //! What a tail delivers.
 
-use crate::{Position, Row, TableSchema};
+use crate::{Position, Row, TableId, TableSchema};
 use std::sync::Arc;
 
 /// What happened to a row.
@@ -59,6 +59,10 @@ pub enum SourceMessage {
     /// The table's schema as of here: sent before the first change of each table and after each change of schema. A
     /// requested column that no longer exists is missing from it.
     Schema(Arc<TableSchema>),
+    /// From here on rows of this table may hold other values than were told, and the log does not tell which: a statement
+    /// changed the columns' stored values in place (another type, a column dropped and added again). The table is read
+    /// again from here, and only differences are sent.
+    Rewritten(TableId),
     /// Nothing is pending: the log was read up to here and held nothing more for us. Sent first on every stream, then
     /// when the source reports its position, and on [`crate::ChangeStream::request_position`].
     Idle(Position),

@@ -53,10 +53,28 @@ struct Known {
     uncertain: bool,
     /// A statement behind the reading altered the table.
     stale: bool,
+    /// The work copy of an online schema tool took the table's place, and no row was read since.
+    swapped: bool,
     /// The last table map and what was made of it.
     last: Option<(TableMap, Plan)>,
     /// The last schema announced or discovered.
     schema: Option<Arc<TableSchema>>,
+}
+
+impl Known {
+    /// Whether one of these columns is asked for, or any if none is named.
+    fn uses(&self, columns: &[String]) -> bool {
+        let key: Vec<&str> = self.schema.iter().flat_map(|s| s.key.iter().map(|at| &*s.columns[*at].name)).collect();
+        columns.is_empty() || columns.iter().any(|column| is_wanted(&self.request, &key, column))
+    }
+}
+
+/// What a statement did to the tables of a stream.
+pub(crate) struct Outcome {
+    /// All their rows are gone.
+    pub(crate) emptied: Vec<Arc<TableSchema>>,
+    /// Values of their rows are others now, and the log does not tell which.
+    pub(crate) rewritten: Vec<TableId>,
 }
 
 /// The tables of a stream, and its own SQL session for looking things up. (Not one of the pool: those may all be busy
@@ -68,6 +86,7 @@ pub(crate) struct Captures {
     /// Character sets by the numbers of their collations.
     collations: HashMap<u32, Charset>,
     session: Option<(Session, Instant)>,
+    rewritten: Vec<TableId>,
 }
 
 fn spot(head: &Head) -> Spot {
@@ -100,12 +119,20 @@ impl Captures {
                 read_at,
                 lent_names: false,
                 stale: false,
+                swapped: false,
                 last: None,
                 schema: Some(shape.schema),
             };
             known.insert(folded(&request.table, settings.fold), entry);
         }
-        Ok(Self { config, known, settings, collations, session: Some((session, Instant::now())) })
+        Ok(Self {
+            config,
+            known,
+            settings,
+            collations,
+            session: Some((session, Instant::now())),
+            rewritten: Vec::new(),
+        })
     }
 
     async fn session(&mut self) -> Result<Session> {
@@ -165,13 +192,21 @@ impl Captures {
         shapes
     }
 
-    /// Takes notice of a statement in the log, at `at`; gives the tables that lost all their rows.
-    pub(crate) fn statement(&mut self, effects: &[Effect], at: Spot) -> Result<Vec<Arc<TableSchema>>> {
+    /// Takes notice of a statement in the log, at `at`.
+    pub(crate) fn statement(&mut self, effects: &[Effect], at: Spot) -> Result<Outcome> {
         let mut emptied = Vec::new();
+        let mut rewritten = Vec::new();
         let fold = self.settings.fold;
         for effect in effects {
             match effect {
                 Effect::Altered(table) => self.altered(table, at)?,
+                Effect::Rewritten(table, columns) => {
+                    if let Some(known) = self.known.get(&folded(table, fold))
+                        && known.uses(columns)
+                    {
+                        rewritten.push(known.request.table.clone());
+                    }
+                }
                 Effect::Emptied(table) => {
                     if let Some(known) = self.known.get(&folded(table, fold)) {
                         emptied.extend(known.schema.clone());
@@ -204,6 +239,9 @@ impl Captures {
                     }
                     if replaces {
                         self.altered(to, at)?;
+                        if let Some(known) = self.known.get_mut(&folded(to, fold)) {
+                            known.swapped = true;
+                        }
                     } else if let Some(known) = self.known.get(&folded(from, fold)) {
                         tracing::warn!(table = %known.request.table, now = %to, "the table was renamed");
                     }
@@ -221,7 +259,12 @@ impl Captures {
                 }
             }
         }
-        Ok(emptied)
+        Ok(Outcome { emptied, rewritten })
+    }
+
+    /// Tables whose work copy, put in their place, turned out to hold columns of other types.
+    pub(crate) fn take_rewritten(&mut self) -> Vec<TableId> {
+        std::mem::take(&mut self.rewritten)
     }
 
     fn altered(&mut self, table: &TableId, at: Spot) -> Result<()> {
@@ -266,6 +309,16 @@ impl Captures {
                 })?;
         known.lent_names |= !named;
         let mut plan = plan;
+        if std::mem::take(&mut known.swapped)
+            && let Some(before) = &known.schema
+            && plan
+                .schema
+                .columns
+                .iter()
+                .any(|c| before.columns.iter().any(|b| b.name == c.name && b.native != c.native))
+        {
+            self.rewritten.push(known.request.table.clone());
+        }
         match &known.schema {
             Some(schema) if **schema == *plan.schema => plan.schema = schema.clone(),
             _ => known.schema = Some(plan.schema.clone()),

@@ -13,6 +13,8 @@ pub(crate) enum Effect {
     Emptied(TableId),
     /// Its columns or keys may be others now.
     Altered(TableId),
+    /// The values that these columns hold were made anew (all of them if none is named): the log does not tell the rows.
+    Rewritten(TableId, Vec<String>),
     /// Some rows are gone or were brought without being in the log (partitions).
     PartlyReplaced(TableId),
     /// The first table is called as the second from now on.
@@ -138,6 +140,21 @@ impl Reader<'_> {
         Some(TableId::new(self.database, first))
     }
 
+    /// Goes on behind the next comma of a list whose parenthesis is open.
+    fn seek_comma(&mut self) -> bool {
+        let mut depth = 0;
+        while let Some((first, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            match first {
+                Token::Mark('(') => depth += 1,
+                Token::Mark(')') => depth -= 1,
+                Token::Mark(',') if depth == 0 => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+
     /// Goes on behind the next occurrence of `wanted` outside parentheses.
     fn seek(&mut self, wanted: &str) -> bool {
         let mut depth = 0;
@@ -229,6 +246,9 @@ fn alter_effects(mut reader: Reader<'_>) -> Vec<Effect> {
     reader.words(&["IF", "EXISTS"]);
     let Some(table) = reader.name() else { return Vec::new() };
     let mut out = vec![Effect::Altered(table.clone())];
+    if let Some(columns) = rewritten(reader.rest) {
+        out.push(Effect::Rewritten(table.clone(), columns));
+    }
     let mut depth = 0;
     while let Some((first, rest)) = reader.rest.split_first() {
         reader.rest = rest;
@@ -250,7 +270,9 @@ fn alter_effects(mut reader: Reader<'_>) -> Vec<Effect> {
                 out.extend(reader.name().map(|to| Effect::Renamed(table.clone(), to)));
             }
             "TRUNCATE" | "DROP" | "EXCHANGE" | "CONVERT" | "DISCARD" | "IMPORT"
-                if reader.word("PARTITION") || reader.word("TABLESPACE") =>
+                if reader.word("PARTITION")
+                    || reader.word("TABLESPACE")
+                    || (word == "CONVERT" && reader.word("TABLE")) =>
             {
                 out.push(Effect::PartlyReplaced(table.clone()));
                 if word == "EXCHANGE" && reader.words(&["WITH"]) | reader.seek("WITH") {
@@ -262,6 +284,82 @@ fn alter_effects(mut reader: Reader<'_>) -> Vec<Effect> {
         }
     }
     out
+}
+
+/// The columns whose stored values an ALTER TABLE with these clauses may have changed: ones that it adds (the column of
+/// that name may have been dropped before), gives another type or renames. Empty if it may be any of them, `None` if no
+/// values change. What is not known changes none: those are options of the table, its keys and its partitions.
+fn rewritten(clauses: &[Token]) -> Option<Vec<String>> {
+    let mut columns = Vec::new();
+    let mut any = false;
+    let mut depth = 0;
+    let outside = |token: &Token| {
+        match token {
+            Token::Mark('(') => depth += 1,
+            Token::Mark(')') => depth -= 1,
+            _ => {}
+        }
+        depth == 0 && *token == Token::Mark(',')
+    };
+    for clause in clauses.split(outside) {
+        let mut clause = Reader { rest: clause, database: "" };
+        if clause.word("WAIT") {
+            clause.part();
+        }
+        clause.word("NOWAIT");
+        if clause.word("ADD") {
+            let is_column = clause.word("COLUMN");
+            clause.words(&["IF", "NOT", "EXISTS"]);
+            if clause.mark('(') {
+                columns.extend(clause.part());
+                while clause.seek_comma() {
+                    columns.extend(clause.part());
+                }
+            } else if is_column || !is_key_or_partition(clause.rest) {
+                columns.extend(clause.part());
+            }
+        } else if clause.word("MODIFY") {
+            clause.word("COLUMN");
+            clause.words(&["IF", "EXISTS"]);
+            columns.extend(clause.part());
+        } else if clause.word("CHANGE") {
+            clause.word("COLUMN");
+            clause.words(&["IF", "EXISTS"]);
+            columns.extend(clause.part());
+            columns.extend(clause.part());
+        } else if clause.words(&["RENAME", "COLUMN"]) {
+            clause.words(&["IF", "EXISTS"]);
+            columns.extend(clause.part());
+            clause.word("TO");
+            columns.extend(clause.part());
+        } else if clause.words(&["CONVERT", "TO"]) {
+            any = true;
+        }
+    }
+    match (any, columns.is_empty()) {
+        (true, _) => Some(Vec::new()),
+        (false, true) => None,
+        (false, false) => Some(columns),
+    }
+}
+
+/// Whether what follows ADD is no column.
+fn is_key_or_partition(rest: &[Token]) -> bool {
+    const OTHERS: [&str; 12] = [
+        "INDEX",
+        "KEY",
+        "UNIQUE",
+        "PRIMARY",
+        "CONSTRAINT",
+        "FOREIGN",
+        "FULLTEXT",
+        "SPATIAL",
+        "CHECK",
+        "PARTITION",
+        "PERIOD",
+        "SYSTEM",
+    ];
+    matches!(rest.first(), Some(Token::Word(word)) if OTHERS.iter().any(|other| word.eq_ignore_ascii_case(other)))
 }
 
 fn create_effects(mut reader: Reader<'_>) -> Vec<Effect> {
@@ -339,7 +437,8 @@ mod tests {
 
     #[test]
     fn statements_are_understood() {
-        use Effect::{Altered, DatabaseGone, Emptied, PartlyReplaced, Renamed};
+        use Effect::{Altered, DatabaseGone, Emptied, PartlyReplaced, Renamed, Rewritten};
+        let rewritten = |columns: &[&str]| Rewritten(t("a"), columns.iter().map(|c| (*c).to_owned()).collect());
         for (text, wanted) in [
             ("TRUNCATE TABLE a", vec![Emptied(t("a"))]),
             ("truncate `x`.`a``b`", vec![Emptied(TableId::new("x", "a`b"))]),
@@ -347,16 +446,33 @@ mod tests {
             ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `a`", vec![]),
             ("DROP DATABASE IF EXISTS d", vec![DatabaseGone("d".into())]),
             ("DROP VIEW a", vec![]),
-            ("/* c */ ALTER TABLE a ADD COLUMN b INT -- x\n", vec![Altered(t("a"))]),
-            ("ALTER TABLE a RENAME COLUMN x TO y, RENAME INDEX i TO j", vec![Altered(t("a"))]),
+            ("/* c */ ALTER TABLE a ADD COLUMN b INT -- x\n", vec![Altered(t("a")), rewritten(&["b"])]),
+            ("ALTER TABLE a RENAME COLUMN x TO y, RENAME INDEX i TO j", vec![Altered(t("a")), rewritten(&["x", "y"])]),
             ("ALTER TABLE a RENAME TO b", vec![Altered(t("a")), Renamed(t("a"), t("b"))]),
-            ("ALTER TABLE a RENAME b, ADD c INT", vec![Altered(t("a")), Renamed(t("a"), t("b"))]),
+            ("ALTER TABLE a RENAME b, ADD c INT", vec![Altered(t("a")), rewritten(&["c"]), Renamed(t("a"), t("b"))]),
             ("ALTER TABLE a TRUNCATE PARTITION p0", vec![Altered(t("a")), PartlyReplaced(t("a"))]),
             (
                 "ALTER TABLE a EXCHANGE PARTITION p WITH TABLE b",
                 vec![Altered(t("a")), PartlyReplaced(t("a")), PartlyReplaced(t("b"))],
             ),
             ("ALTER TABLE a ADD CHECK (x RENAME y)", vec![Altered(t("a"))]),
+            (
+                "ALTER TABLE a WAIT 5 ADD (b INT CHECK (b IN (1, 2)), `c` ENUM('x', 'y')), MODIFY COLUMN d DECIMAL(9, 2)",
+                vec![Altered(t("a")), rewritten(&["b", "c", "d"])],
+            ),
+            (
+                "ALTER TABLE a CHANGE `b` `c` INT, DROP d, ADD `index` INT",
+                vec![Altered(t("a")), rewritten(&["b", "c", "index"])],
+            ),
+            (
+                "ALTER TABLE a ADD UNIQUE (b), ALTER c SET DEFAULT 1, COMMENT 'x', ENGINE = InnoDB, ADD PARTITION (PARTITION p1)",
+                vec![Altered(t("a"))],
+            ),
+            ("ALTER TABLE a CONVERT TO CHARACTER SET latin1", vec![Altered(t("a")), rewritten(&[])]),
+            (
+                "ALTER TABLE a CONVERT TABLE b TO PARTITION p VALUES LESS THAN (9)",
+                vec![Altered(t("a")), PartlyReplaced(t("a"))],
+            ),
             (
                 "RENAME TABLE `a` TO `_a_del`, `_a_gho` TO `a`",
                 vec![Renamed(t("a"), t("_a_del")), Renamed(t("_a_gho"), t("a"))],
@@ -370,7 +486,10 @@ mod tests {
         ] {
             assert_eq!(run(text), wanted, "{text}");
         }
-        assert_eq!(effects("ALTER TABLE \"a b\" ADD c INT", "db", true), [Altered(t("a b"))]);
+        assert_eq!(
+            effects("ALTER TABLE \"a b\" ADD c INT", "db", true),
+            [Altered(t("a b")), Rewritten(t("a b"), vec!["c".into()])]
+        );
     }
 
     #[test]

@@ -432,6 +432,9 @@ impl LogReader {
     }
 
     fn announce(&mut self, schema: &Arc<TableSchema>, batch: &mut Batch) {
+        for table in self.captures.take_rewritten() {
+            batch.push(SourceMessage::Rewritten(table));
+        }
         let last = self.announced.get(&schema.table);
         if !last.is_some_and(|last| Arc::ptr_eq(last, schema) || **last == **schema) {
             batch.push(SourceMessage::Schema(schema.clone()));

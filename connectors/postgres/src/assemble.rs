@@ -500,6 +500,7 @@ mod tests {
                 format!("{} {}{old}", e.op.as_str(), row(&e.row))
             }
             SourceMessage::Schema(s) => format!("schema {}", s.table),
+            SourceMessage::Rewritten(table) => format!("rewritten {table}"),
             SourceMessage::Commit(p) => format!("commit {p}"),
             SourceMessage::Resumable(p) => format!("resumable {p}"),
             SourceMessage::Idle(p) => format!("idle {p}"),

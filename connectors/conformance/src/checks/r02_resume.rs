@@ -110,7 +110,7 @@ async fn everywhere(fixture: &dyn Fixture) -> Result<usize, Stop> {
             SourceMessage::Change(_) => before += 1,
             SourceMessage::Commit(p) | SourceMessage::Idle(p) => places.push((p.clone(), before)),
             SourceMessage::Resumable(p) => inside.push((p.clone(), before)),
-            SourceMessage::Schema(_) => {}
+            SourceMessage::Schema(_) | SourceMessage::Rewritten(_) => {}
         }
     }
     ensure!(

@@ -133,7 +133,16 @@ impl LogReader {
         let effects = ddl::effects(text, database, ansi_quotes);
         let at = self.group.as_ref().map_or(i64::from(event.timestamp) * 1_000_000, |group| group.at);
         let skipped = self.group.as_ref().is_some_and(|group| group.skip.is_some());
-        for schema in self.captures.statement(&effects, self.spot())? {
+        let outcome = self.captures.statement(&effects, self.spot())?;
+        for table in outcome.rewritten {
+            if !skipped {
+                batch.push(SourceMessage::Rewritten(table));
+                if let Some(group) = &mut self.group {
+                    group.delivered = true;
+                }
+            }
+        }
+        for schema in outcome.emptied {
             if !skipped {
                 self.announce(&schema, batch);
                 let row = RowBuilder::default().finish();

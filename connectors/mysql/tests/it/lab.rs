@@ -127,7 +127,7 @@ pub fn positions(messages: &[SourceMessage]) -> Vec<(usize, Position)> {
             SourceMessage::Commit(p) | SourceMessage::Resumable(p) | SourceMessage::Idle(p) => {
                 out.push((changes, p.clone()));
             }
-            SourceMessage::Schema(_) => {}
+            SourceMessage::Schema(_) | SourceMessage::Rewritten(_) => {}
         }
     }
     out
