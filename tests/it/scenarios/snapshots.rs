@@ -64,6 +64,33 @@ async fn a_snapshot_goes_on_inside_the_table() {
     daemon.stop(seconds(10)).await;
 }
 
+/// A pass that begins while another runs, or right behind it, sees the rows of which the tail spoke during that one: their
+/// records are not swept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_that_begins_in_the_middle_of_another_sweeps_nothing() {
+    let mut scene = scene!(items(2_000, 32));
+    scene.tenant.chunk_rows = 50;
+    scene.crm.faults(|_| Some(Fault::Slow(Duration::from_millis(20))));
+    let mut daemon = scene.start();
+    for round in 0..5 {
+        let before = scene.crm.history().len();
+        scene.source.psql(&format!("UPDATE items SET name = 'round {round} of ' || id WHERE id % 7 = {round}"));
+        scene.until("some of it", seconds(60), async |s| s.crm.history().len() >= before + 150).await;
+        scene.tenant.done(&["resync", "--all"]).await;
+    }
+    scene.crm.heal();
+    scene.equal(&mut daemon, seconds(60)).await;
+    for round in 5..10 {
+        scene.source.psql(&format!("UPDATE items SET name = 'round {round} of ' || id WHERE id % 7 = {}", round - 5));
+        scene.tenant.done(&["resync", "--all"]).await;
+        scene.equal(&mut daemon, seconds(60)).await;
+    }
+    let deleted: Vec<String> =
+        scene.crm.history().into_iter().filter(|a| a.fields.is_none()).map(|a| a.external_id).collect();
+    assert!(deleted.is_empty(), "{} records were deleted whose rows exist: {deleted:?}", deleted.len());
+    daemon.stop(seconds(10)).await;
+}
+
 /// Nothing changed: nothing is sent, after a restart and after the checkpoint was forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_run_sends_nothing() {
